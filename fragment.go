@@ -405,9 +405,14 @@ func (d *defragmenter) collect(f *fragment, ts int64) int32 {
 	tr := &d.trains[t]
 	start, end := f.start, f.start+len(f.data)
 
-	// The last fragment says where the datagram ends; all must agree.
-	if tr.total >= 0 && (end > tr.total || !f.more && end != tr.total) ||
-		!f.more && tr.tail != 0 && end < int(d.cell(tr.tail).end) {
+	// The last fragment says where the datagram ends, and all others, which
+	// say that more comes, must end before.
+	if tr.total < 0 {
+		if !f.more && tr.tail != 0 && end <= int(d.cell(tr.tail).end) {
+			d.discard(t, &d.n.overlapTrains, &d.n.overlapFragments)
+			return 0
+		}
+	} else if f.more && end >= tr.total || !f.more && end != tr.total {
 		d.discard(t, &d.n.overlapTrains, &d.n.overlapFragments)
 		return 0
 	}

@@ -241,6 +241,28 @@ func TestFragments(t *testing.T) {
 			},
 			want: fragCounters{fragments: 2, overlapTrains: 1, overlapFragments: 2},
 		},
+		"v4 end without more where more was to come": {
+			steps: []step{
+				{pkt: frag4(1, 7, 0, true, p[:800])},
+				{pkt: frag4(1, 7, 792, false, p[792:800])},
+			},
+			want: fragCounters{fragments: 2, overlapTrains: 1, overlapFragments: 2},
+		},
+		"v4 more to come at the end": {
+			steps: []step{
+				{pkt: frag4(1, 7, 792, false, p[792:800])},
+				{pkt: frag4(1, 7, 0, true, p[:800])},
+			},
+			want: fragCounters{fragments: 2, overlapTrains: 1, overlapFragments: 2},
+		},
+		"v4 copy of a delivered end, but with more to come": {
+			steps: []step{
+				{pkt: frag4(1, 7, 800, false, p[800:])},
+				{pkt: frag4(1, 7, 0, true, p[:800]), want: whole4(1, 7, p)},
+				{pkt: frag4(1, 7, 800, true, p[800:])},
+			},
+			want: fragCounters{fragments: 3, reassembled: 1, used: 2, heldTrains: 1, heldFragments: 1},
+		},
 		"v4 malformed": {
 			steps: []step{
 				{pkt: nil},
@@ -395,9 +417,11 @@ func TestFragments(t *testing.T) {
 				{pkt: frag6(1, 7, 0, true, p[:9], 0)},
 				{pkt: frag6(1, 7, 65528, false, p[:8], 0)},
 				{pkt: frag6(1, 7, 0, true, p[:64], 0, hbh...), off: 40 + 16}, // the chain doesn't lead there
-				{pkt: frag6(1, 7, 0, false, make([]byte, 64), 0), off: 48},   // nothing names a Fragment header there
+				{pkt: frag6(1, 7, 0, false, append(huge, huge[:99]...), 0)},
+				{pkt: frag6(1, 7, 0, true, p[:64], 0, 60, 9, 0, 0, 0, 0, 0, 0), off: 48}, // longer than there is
+				{pkt: frag6(1, 7, 0, false, make([]byte, 64), 0), off: 48},               // nothing names a Fragment header there
 			},
-			want: fragCounters{fragments: 8, malformed: 8},
+			want: fragCounters{fragments: 10, malformed: 10},
 		},
 		"v6 cut": {
 			steps: []step{
@@ -671,7 +695,7 @@ func (m *fragModel) add(f *fragment) []byte {
 	for i := range m.data {
 		high = max(high, i+1)
 	}
-	if !same || overlap && !exact && f.key[0] == 6 || !f.more && end < high || m.total >= 0 && (end > m.total || !f.more && end != m.total) {
+	if !same || overlap && !exact && f.key[0] == 6 || m.total < 0 && !f.more && end <= high || m.total >= 0 && (f.more && end >= m.total || !f.more && end != m.total) {
 		m.dead = true
 		return nil
 	}
