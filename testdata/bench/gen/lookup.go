@@ -8,6 +8,7 @@ import (
 	"math"
 	"math/rand/v2"
 
+	"gopassivedns/testdata/bench/truth"
 	"gopassivedns/testdata/bench/wire"
 )
 
@@ -63,22 +64,22 @@ type generator struct {
 	tunnel    [2]wire.Host
 	queue     wire.Queue
 	scheduled int // packets written or in the queue
-	truth     *truth
+	truth     *truth.Counts
 
 	// Used again by every lookup.
 	qname   []byte
 	query   wire.Msg
 	resp    wire.Msg
-	answers []uint16
+	answers []string // types
 	framed  []byte // a message with TCP's length in front
 	inner   []byte
 	ipID    uint16
 }
 
 func newGenerator(o options, r *rand.Rand, tick func(int64) int64) *generator {
-	g := &generator{options: o, r: r, tick: tick, names: buildNames(r), truth: newTruth()}
+	g := &generator{options: o, r: r, tick: tick, names: buildNames(r), truth: truth.New()}
 	for i := range clientCount {
-		c := client{rttNs: 200_000 + r.Int64N(5*msNs)}
+		c := client{rttNs: 200_000 + r.Int64N(5*msNs), usedTCP: uint16(i) * 3}
 		c.MAC = [6]byte{0x02, 0x10, 0, byte(i >> 16), byte(i >> 8), byte(i)}
 		if i%20 < 3 { // 15 %
 			c.V6 = true
@@ -227,7 +228,7 @@ func (g *generator) lookup(now int64, left int) {
 	if f.status == "unanswered" {
 		g.answers = g.answers[:0]
 	}
-	g.truth.add(f.status, tcp, g.answers)
+	g.truth.Add(f.status, tcp, g.answers)
 	if f.status != "unanswered" {
 		g.truth.Messages++
 		g.truth.ResponseBytes += int64(len(g.resp.B))
@@ -256,7 +257,6 @@ func (g *generator) sendUDP(now int64, c *client, s *wire.Host, port uint16, sta
 	if (again < 4 || status == "unanswered" && again < 150) && left >= 4 {
 		g.truth.Retried++
 		g.truth.Messages++
-		g.truth.QueryBytes += int64(len(g.query.B))
 		wait := 400*msNs + g.r.Int64N(400*msNs)
 		g.udp(now+wait, &c.Host, s, port, 53, g.query.B, sum)
 		delay = wait + 50_000 + g.r.Int64N(900*msNs)

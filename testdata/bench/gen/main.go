@@ -9,69 +9,14 @@
 package main
 
 import (
-	"encoding/json"
 	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
 
+	"gopassivedns/testdata/bench/truth"
 	"gopassivedns/testdata/bench/wire"
 )
-
-// truth is what gopassivedns must report on the capture in its default layout and sections.
-type truth struct {
-	Packets  int   `json:"packets"`
-	Bytes    int64 `json:"bytes"` // of the frames
-	Messages int   `json:"messages"`
-	// Lookups and Records count by status.
-	LookupsTotal int            `json:"lookups_total"`
-	Lookups      map[string]int `json:"lookups"`
-	RecordsTotal int            `json:"records_total"`
-	Records      map[string]int `json:"records"`
-	// Retried counts the lookups with attempts > 1, answered or not.
-	Retried int `json:"lookups_retried"`
-	// Repeated counts second responses: counted by gopassivedns, not written.
-	Repeated   int `json:"responses_repeated"`
-	TCPLookups int `json:"tcp_lookups"`
-	TCPRecords int `json:"tcp_records"`
-	// ElapsedNs and ResponseBytes are sums over lookups, each lookup once.
-	ElapsedNs     int64 `json:"elapsed_ns"`
-	ResponseBytes int64 `json:"response_bytes"`
-	QueryBytes    int64 `json:"query_bytes"`
-	// Types counts the records by the type of their RR, "" for a lookup without one.
-	Types map[uint16]int `json:"records_by_type"`
-}
-
-func newTruth() *truth {
-	return &truth{Lookups: map[string]int{}, Records: map[string]int{}, Types: map[uint16]int{}}
-}
-
-// add counts one lookup with its answer RRs.
-func (t *truth) add(status string, tcp bool, answers []uint16) {
-	lines := max(1, len(answers))
-	t.LookupsTotal++
-	t.Lookups[status]++
-	t.RecordsTotal += lines
-	t.Records[status] += lines
-	if tcp {
-		t.TCPLookups++
-		t.TCPRecords += lines
-	}
-	for _, typ := range answers {
-		t.Types[typ]++
-	}
-	if len(answers) == 0 {
-		t.Types[0]++
-	}
-}
-
-func (t *truth) write(path string) error {
-	b, err := json.MarshalIndent(t, "", "  ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(path, append(b, '\n'), 0o644)
-}
 
 // options are the flags that shape the capture.
 type options struct {
@@ -124,14 +69,14 @@ func run(o options, out, truthPath string) error {
 	if err := f.Close(); err != nil {
 		return err
 	}
-	return t.write(truthPath)
+	return t.Write(truthPath)
 }
 
 // startNs is 2025-06-02 08:00:00 UTC, any Monday morning.
 const startNs = 1748851200 * int64(1e9)
 
 // generate writes the packets and returns the truth. It does not close w.
-func generate(o options, w *wire.Pcap) (*truth, error) {
+func generate(o options, w *wire.Pcap) (*truth.Counts, error) {
 	r := rand.New(rand.NewPCG(o.seed, 0x9e3779b97f4a7c15))
 	g := newGenerator(o, r, w.Tick)
 	// 2 packets for a lookup over UDP, about 10 over TCP.

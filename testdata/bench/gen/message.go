@@ -215,7 +215,7 @@ var (
 // rr begins an answer RR and counts it for the truth.
 func (g *generator) rr(typ uint16, ttl uint32) {
 	g.resp.RR(wire.Answer, typ, ttl)
-	g.answers = append(g.answers, typ)
+	g.answers = append(g.answers, wire.TypeNames[typ])
 }
 
 // answer adds the RRs that the name has.

@@ -24,6 +24,13 @@ const (
 	TypeCAA    = 257
 )
 
+// TypeNames are the mnemonics of the types above.
+var TypeNames = map[uint16]string{
+	TypeA: "A", TypeNS: "NS", TypeCNAME: "CNAME", TypeSOA: "SOA", TypePTR: "PTR", TypeMX: "MX", TypeTXT: "TXT",
+	TypeAAAA: "AAAA", TypeSRV: "SRV", TypeOPT: "OPT", TypeDS: "DS", TypeRRSIG: "RRSIG", TypeDNSKEY: "DNSKEY",
+	TypeNSEC3: "NSEC3", TypeHTTPS: "HTTPS", TypeCAA: "CAA",
+}
+
 // Section is the offset of a section's count in the header.
 type Section int
 
