@@ -71,7 +71,7 @@ type generator struct {
 	query   wire.Msg
 	resp    wire.Msg
 	answers []string // types
-	framed  []byte // a message with TCP's length in front
+	framed  []byte   // a message with TCP's length in front
 	inner   []byte
 	ipID    uint16
 }
