@@ -291,35 +291,11 @@ func (g *generator) push(ns int64, hash uint16) {
 	g.queue.Push(ns, b)
 }
 
-// TCP options (RFC 9293 §3.1, RFC 7323): what Linux sends with SYN, and then with every segment.
-var (
-	synOptions  = []byte{2, 4, 0x05, 0xb4, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7}
-	dataOptions = []byte{1, 1, 8, 10, 0, 0, 0, 2, 0, 0, 0, 2}
-)
-
-// conn is one connection being sent; [0] is the client, [1] the server.
-type conn struct {
-	ends  [2]*wire.Host
-	ports [2]uint16
-	seq   [2]uint32
-}
-
-// segment sends from one side and moves its sequence number on (SYN and FIN count one, RFC 9293 §3.4).
-func (g *generator) segment(ns int64, c *conn, side int, flags byte, payload []byte) {
-	s := wire.Segment{Seq: c.seq[side], Ack: c.seq[1-side], Flags: flags, Options: dataOptions}
-	if flags&wire.SYN != 0 {
-		s.Options = synOptions
-		if flags&wire.ACK == 0 {
-			s.Ack = 0
-		}
-	}
+// segment sends from one side of a connection.
+func (g *generator) segment(ns int64, c *wire.Conn, side int, flags byte, payload []byte) {
 	g.ipID++
-	g.inner = wire.AppendTCPFrame(g.inner[:0], c.ends[side], c.ends[1-side], c.ports[side], c.ports[1-side], &s, payload, g.ipID)
-	g.push(ns, c.ports[0]^c.ports[1])
-	c.seq[side] += uint32(len(payload))
-	if flags&(wire.SYN|wire.FIN) != 0 {
-		c.seq[side]++
-	}
+	g.inner = c.AppendFrame(g.inner[:0], side, flags, payload, g.ipID)
+	g.push(ns, c.Ports[0]^c.Ports[1])
 }
 
 func (g *generator) frameTCP(msg []byte) []byte {
@@ -331,8 +307,8 @@ func (g *generator) frameTCP(msg []byte) []byte {
 // sendTCP sends a connection of its own for the lookup: handshake, query in one segment, response in one or two,
 // FIN both ways; 10 or 12 packets, or 9 without a response.
 func (g *generator) sendTCP(now int64, cl *client, s *wire.Host, port uint16, answered bool) {
-	const client, server = 0, 1
-	c := conn{ends: [2]*wire.Host{&cl.Host, s}, ports: [2]uint16{port, 53}, seq: [2]uint32{g.r.Uint32(), g.r.Uint32()}}
+	const client, server = wire.Client, wire.Server
+	c := wire.Conn{Ends: [2]*wire.Host{&cl.Host, s}, Ports: [2]uint16{port, 53}, Seq: [2]uint32{g.r.Uint32(), g.r.Uint32()}}
 	const turn = 20_000 // from a segment's arrival to the reply's departure, ns; the tap is at the server
 	t := now
 	g.segment(t, &c, client, wire.SYN, nil)

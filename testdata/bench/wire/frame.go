@@ -14,8 +14,11 @@ const (
 
 // Protocol numbers of IP.
 const (
-	ProtoTCP = 6
-	ProtoUDP = 17
+	ProtoIPIP     = 4
+	ProtoTCP      = 6
+	ProtoUDP      = 17
+	ProtoFragment = 44
+	ProtoGRE      = 47
 )
 
 // Host is one end: an IPv4 address in the first four bytes, or an IPv6 address.
@@ -109,25 +112,52 @@ func AppendUDP(dst []byte, from, to *Host, sport, dport uint16, payload []byte, 
 	return dst
 }
 
-// Segment is one TCP segment's variable part.
-type Segment struct {
-	Seq, Ack uint32
-	Flags    byte
-	Options  []byte // a multiple of 4 bytes
+// TCP options (RFC 9293 §3.1, RFC 7323): what Linux sends with SYN, and then with every segment.
+var (
+	synOptions  = []byte{2, 4, 0x05, 0xb4, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7}
+	dataOptions = []byte{1, 1, 8, 10, 0, 0, 0, 2, 0, 0, 0, 2}
+)
+
+// Client and Server are the sides of a Conn.
+const (
+	Client = 0
+	Server = 1
+)
+
+// Conn is one TCP connection that is being made up.
+type Conn struct {
+	Ends  [2]*Host
+	Ports [2]uint16
+	Seq   [2]uint32 // of the next byte of each side
 }
 
-// AppendTCP adds a TCP header and the payload.
-func AppendTCP(dst []byte, from, to *Host, sport, dport uint16, s *Segment, payload []byte) []byte {
+// AppendFrame adds a whole frame with the next segment of one side, and moves that side's sequence number on (SYN
+// and FIN count one, RFC 9293 §3.4). id goes to IPv4 only.
+func (c *Conn) AppendFrame(dst []byte, side int, flags byte, payload []byte, id uint16) []byte {
+	from, to := c.Ends[side], c.Ends[1-side]
+	ack, options := c.Seq[1-side], dataOptions
+	if flags&SYN != 0 {
+		options = synOptions
+	}
+	if flags&ACK == 0 {
+		ack = 0
+	}
+	head := 20 + len(options)
+	dst = AppendEthernet(dst, from, to)
+	dst = AppendIP(dst, from, to, ProtoTCP, id, head+len(payload))
 	at := len(dst)
-	head := 20 + len(s.Options)
-	dst = append(dst, byte(sport>>8), byte(sport), byte(dport>>8), byte(dport))
-	dst = binary.BigEndian.AppendUint32(dst, s.Seq)
-	dst = binary.BigEndian.AppendUint32(dst, s.Ack)
-	dst = append(dst, byte(head<<2), s.Flags, 0xfa, 0xf0, 0, 0, 0, 0)
-	dst = append(dst, s.Options...)
+	dst = binary.BigEndian.AppendUint16(dst, c.Ports[side])
+	dst = binary.BigEndian.AppendUint16(dst, c.Ports[1-side])
+	dst = binary.BigEndian.AppendUint32(dst, c.Seq[side])
+	dst = binary.BigEndian.AppendUint32(dst, ack)
+	dst = append(dst, byte(head<<2), flags, 0xfa, 0xf0, 0, 0, 0, 0)
+	dst = append(dst, options...)
 	dst = append(dst, payload...)
-	c := fold(sum(pseudo(from, to, ProtoTCP, head+len(payload)), dst[at:]))
-	binary.BigEndian.PutUint16(dst[at+16:], c)
+	binary.BigEndian.PutUint16(dst[at+16:], fold(sum(pseudo(from, to, ProtoTCP, head+len(payload)), dst[at:])))
+	c.Seq[side] += uint32(len(payload))
+	if flags&(SYN|FIN) != 0 {
+		c.Seq[side]++
+	}
 	return dst
 }
 
@@ -136,13 +166,6 @@ func AppendUDPFrame(dst []byte, from, to *Host, sport, dport uint16, payload []b
 	dst = AppendEthernet(dst, from, to)
 	dst = AppendIP(dst, from, to, ProtoUDP, id, 8+len(payload))
 	return AppendUDP(dst, from, to, sport, dport, payload, withSum || from.V6)
-}
-
-// AppendTCPFrame adds a whole frame.
-func AppendTCPFrame(dst []byte, from, to *Host, sport, dport uint16, s *Segment, payload []byte, id uint16) []byte {
-	dst = AppendEthernet(dst, from, to)
-	dst = AppendIP(dst, from, to, ProtoTCP, id, 20+len(s.Options)+len(payload))
-	return AppendTCP(dst, from, to, sport, dport, s, payload)
 }
 
 // AppendVXLAN adds inner, a frame, in its outer Ethernet, IPv4, UDP and VXLAN headers (RFC 7348 §5; the outer UDP

@@ -15,14 +15,6 @@ import (
 	"io"
 )
 
-// Capture writes packets to a capture file in the order of the calls.
-type Capture interface {
-	// Packet writes one frame, which the caller keeps. ns is the time in ns since 1970.
-	Packet(ns int64, frame []byte) error
-	// Close flushes; it does not close the writer beneath.
-	Close() error
-}
-
 // Pcap is a classic capture file (draft-ietf-opsawg-pcap), little endian, link type Ethernet.
 type Pcap struct {
 	w    *bufio.Writer
@@ -53,7 +45,8 @@ func NewPcap(w io.Writer, nano bool) (*Pcap, error) {
 // Tick rounds a time down to what the file can say.
 func (p *Pcap) Tick(ns int64) int64 { return ns - ns%p.unit }
 
-// Packet implements Capture. Times before 1970 or after 2106 do not fit the format's 32 bits and wrap.
+// Packet writes one frame, which the caller keeps. ns is the time in ns since 1970; times before 1970 or after 2106 do
+// not fit the format's 32 bits and wrap.
 func (p *Pcap) Packet(ns int64, frame []byte) error {
 	binary.LittleEndian.PutUint32(p.head[0:], uint32(ns/1e9))
 	binary.LittleEndian.PutUint32(p.head[4:], uint32(ns%1e9/p.unit))
@@ -66,8 +59,57 @@ func (p *Pcap) Packet(ns int64, frame []byte) error {
 	return err
 }
 
-// Close implements Capture.
+// Close flushes; it does not close the writer beneath.
 func (p *Pcap) Close() error { return p.w.Flush() }
+
+// Pcapng is a capture file of the next format (draft-ietf-opsawg-pcapng), little endian, one Ethernet interface, times
+// in µs, for the times that Pcap cannot say.
+type Pcapng struct {
+	w     *bufio.Writer
+	block []byte
+}
+
+// NewPcapng writes the section header and the interface.
+func NewPcapng(w io.Writer) (*Pcapng, error) {
+	p := &Pcapng{w: bufio.NewWriterSize(w, 1<<20)}
+	le := binary.LittleEndian
+	b := le.AppendUint32(nil, 0x1a2b3c4d)
+	b = le.AppendUint16(b, 1)
+	b = le.AppendUint16(b, 0)
+	b = le.AppendUint64(b, ^uint64(0)) // length of the section: not said
+	if err := p.write(0x0a0d0d0a, b); err != nil {
+		return nil, err
+	}
+	return p, p.write(1, le.AppendUint32([]byte{1, 0, 0, 0}, snaplen))
+}
+
+// write adds one block, whose body is padded to 32 bits.
+func (p *Pcapng) write(typ uint32, body []byte) error {
+	le := binary.LittleEndian
+	pad := -len(body) & 3
+	size := uint32(12 + len(body) + pad)
+	b := le.AppendUint32(p.block[:0], typ)
+	b = le.AppendUint32(b, size)
+	b = append(b, body...)
+	b = append(b, make([]byte, pad)...)
+	p.block = le.AppendUint32(b, size)
+	_, err := p.w.Write(p.block)
+	return err
+}
+
+// Packet writes one frame, which the caller keeps. us is the time in µs since 1970.
+func (p *Pcapng) Packet(us uint64, frame []byte) error {
+	le := binary.LittleEndian
+	b := le.AppendUint32(make([]byte, 0, 20+len(frame)), 0)
+	b = le.AppendUint32(b, uint32(us>>32))
+	b = le.AppendUint32(b, uint32(us))
+	b = le.AppendUint32(b, uint32(len(frame)))
+	b = le.AppendUint32(b, uint32(len(frame)))
+	return p.write(6, append(b, frame...))
+}
+
+// Close flushes; it does not close the writer beneath.
+func (p *Pcapng) Close() error { return p.w.Flush() }
 
 // Queue holds packets that lie in the future, a binary heap by time and then by the order of Push. The zero value is
 // ready. Its buffers are used again: what Next returned is valid until the next call of Buffer.
