@@ -1,0 +1,97 @@
+package main
+
+import (
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"gopassivedns/testdata/bench/truth"
+)
+
+// line returns a record; changes are pairs of what is replaced in it.
+func line(changes ...string) string {
+	const l = `{"tstamp":"2025-06-02T08:00:00.000000001Z","sensor":"s","query_id":7,"src":"10.0.0.1","sport":"5353","dst":"192.0.2.53","dport":"53",` +
+		`"protocol":"udp","q":"a\"status\":\"b.example","qtype":"A","rcode":0,"status":"answer","aname":"a.example","atype":"A","a":"203.0.113.1","ttl":60,` +
+		`"elapsed":500,"bytes":60,"qbytes":30,"aa":false,"rd":true,"ra":true,"truncated":false,"ad":false,"cd":false}` + "\n"
+	return strings.NewReplacer(changes...).Replace(l)
+}
+
+func TestCount(t *testing.T) {
+	two := []string{`"answer"`, `"unanswered"`, `"atype":"A"`, `"atype":""`, `"elapsed":500,"bytes":60`, `"bytes":0`, `"qbytes":30`, `"attempts":2,"qbytes":30`}
+	text := line() + line(`"A"`, `"CNAME"`) + // one lookup of two RRs
+		line(`"sport":"5353"`, `"sport":"5354"`, `"udp"`, `"tcp"`) +
+		line(two...) + line(append([]string{`"query_id":7`, `"query_id":8`}, two...)...)
+	got, want := truth.New(), truth.New()
+	if err := count(strings.NewReader(text), &got.Seen); err != nil {
+		t.Fatal(err)
+	}
+	want.Seen = truth.Seen{
+		LookupsTotal: 4, Lookups: map[string]int{"answer": 2, "unanswered": 2},
+		RecordsTotal: 5, Records: map[string]int{"answer": 3, "unanswered": 2},
+		Types:   map[string]int{"A": 2, "CNAME": 1, "": 2},
+		Retried: 2, TCPLookups: 1, TCPRecords: 1, ElapsedNs: 1000, ResponseBytes: 120, QueryBytes: 120,
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	if d := want.Diff(&got.Seen); d != "" {
+		t.Errorf("equal counts differ: %s", d)
+	}
+	got.Records["answer"]++
+	if d, w := want.Diff(&got.Seen), "records with status \"answer\": 4, want 3 (+1)\n"; d != w {
+		t.Errorf("got %q, want %q", d, w)
+	}
+}
+
+func TestCountRefuses(t *testing.T) {
+	for _, c := range []struct{ text, want string }{
+		{"{\n", "line 1: not JSON: {"},
+		{line(`"status":"answer",`, ``), "line 1: no status: "},
+		{line() + line(`"elapsed":500`, `"elapsed":0.5`), "line 2: elapsed is no integer: "},
+		{line(`"atype":"A"`, `"atype":""`) + line(), "line 2: a second line of a lookup without an RR: "},
+	} {
+		err := count(strings.NewReader(c.text), &truth.New().Seen)
+		if err == nil || !strings.HasPrefix(err.Error(), c.want) {
+			t.Errorf("%q: got %v, want %q", c.text, err, c.want)
+		}
+	}
+}
+
+func TestJudge(t *testing.T) {
+	at := func(name string, packets int, cpu, wall, memoryMB float64) *capture {
+		n := truth.New()
+		n.Packets = packets
+		second := cost{time.Second, time.Second, 6}
+		return &capture{name: name, truth: n, peer: []cost{second},
+			ours: []cost{{time.Duration(cpu * 1e9), time.Duration(wall * 1e9), memoryMB}}}
+	}
+	for _, c := range []struct {
+		name     string
+		captures []*capture
+		want     []string
+	}{
+		{"met", []*capture{at("udp", 100, 5, 3, 150), at("tcp", 50, 5, 9, 150), at("vxlan", 100, 9, 6, 150)}, nil},
+		{"missed", []*capture{at("udp", 100, 5.5, 3.5, 151), at("tcp", 50, 6, 1, 1), at("vxlan", 100, 1, 8, 1)}, []string{
+			"udp: peak memory in MB is 151.00, the limit is 150",
+			"udp: CPU as a multiple of tcpdump's is 5.50, the limit is 5",
+			"udp: wall time as a multiple of tcpdump's is 3.50, the limit is 3",
+			"tcp: CPU per packet as a multiple of plain UDP's is 2.18, the limit is 2",
+			"vxlan: packets per second as a share of plain UDP's is 0.44, the limit is 0.5",
+		}},
+		{"alone", []*capture{at("vxlan", 100, 90, 60, 150)}, nil},
+	} {
+		if got := judge(c.captures); !reflect.DeepEqual(got, c.want) {
+			t.Errorf("%s: got %q, want %q", c.name, got, c.want)
+		}
+	}
+}
+
+func TestMedian(t *testing.T) {
+	v := []float64{9, 1, 5, 3}
+	for n, want := range map[int]float64{1: 9, 2: 5, 3: 5, 4: 4} {
+		if got := median(n, func(i int) float64 { return v[i] }); got != want {
+			t.Errorf("of %d: got %g, want %g", n, got, want)
+		}
+	}
+}
