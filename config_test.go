@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -386,9 +388,8 @@ func FuzzEnvFile(f *testing.F) {
 	} {
 		f.Add([]byte(seed))
 	}
+	file := filepath.Join(f.TempDir(), "env")
 	f.Fuzz(func(t *testing.T, text []byte) {
-		dir := t.TempDir()
-		file := filepath.Join(dir, "env")
 		if err := os.WriteFile(file, text, 0o600); err != nil {
 			t.Fatalf("write %s: %v", file, err)
 		}
@@ -404,7 +405,8 @@ func FuzzEnvFile(f *testing.F) {
 		}
 		var plain strings.Builder
 		want := make(map[string]string)
-		for name, value := range vars {
+		for _, name := range slices.Sorted(maps.Keys(vars)) {
+			value := vars[name]
 			if !strings.ContainsAny(value, "'\\\r") {
 				fmt.Fprintf(&plain, "%s='%s'\n", name, value)
 				want[name] = value
