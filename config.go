@@ -1,0 +1,628 @@
+// Configuration: the command line, an env file and the environment go in, one validated config comes out.
+//
+// Every option is one row of optionTable: its flag, its variable, its default as the user would write it, the
+// group it is listed under, what it means, and the setter that checks its text. Parsing, the help, the tests
+// and the flags table of the README all read that table, so a new option is a row and a field of config.
+//
+// For each option the command line wins over the env file, which wins over the environment; a value that was
+// given counts as given even where it is empty or false. Only the winning value is looked at.
+// Nothing here prints or exits, and the process environment is never changed: what is wrong with the user's
+// words comes back as *usageError, what is merely suspicious as config.warnings.
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/joho/godotenv"
+)
+
+// config is what the user asked for, checked and complete. It is written by parseConfig alone and only read
+// afterwards, so goroutines may share it.
+type config struct {
+	pcap   string // capture file to read
+	bpf    string // filter expression
+	bpfSet bool   // the user gave bpf: it is libpcap's to compile, not the built-in default
+
+	gcAge      time.Duration // positive: how long a lookup waits for its other leg, in packet time
+	gcInterval time.Duration // positive: how often what has waited too long is looked for
+	maxPending int           // lookups waiting at once, all workers together
+
+	name       string // sensor name, valid UTF-8 of at most maxNameLen bytes
+	sections   sectionSet
+	layout     recordLayout
+	incomplete bool // write unanswered and unsolicited records
+
+	quiet         bool
+	debug         bool
+	logFile       string // "" for none
+	logMaxAge     int    // days, 0 for no limit
+	logMaxBackups int    // files, 0 for no limit
+	logMaxSize    int    // MB
+
+	numProcs   int    // workers, 1 to maxProcs
+	cpuProfile string // "" for none
+	envFile    string // "" for none
+
+	showVersion bool
+	showHelp    bool
+
+	warnings []string // one line each, for stderr
+}
+
+// sectionSet is the set of message sections whose RRs get a record.
+type sectionSet uint8
+
+const (
+	wantAnswer sectionSet = 1 << iota
+	wantAuthority
+	wantAdditional
+)
+
+// recordLayout says what one output line stands for.
+type recordLayout uint8
+
+const (
+	layoutRR     recordLayout = iota // a line per RR
+	layoutLookup                     // a line per lookup, its RRs in arrays
+)
+
+const (
+	maxProcs     = 1024
+	maxNameLen   = 255     // bytes of -name, so that a record's fixed part stays small
+	maxEnvFile   = 1 << 16 // bytes of an env file
+	maxEnvGrowth = 1 << 26 // bytes that an env file may grow to when its variables are expanded
+	defaultEnv   = ".env"
+	envFileHint  = "name another with -env_file FILE, or none with -env_file ''"
+)
+
+// usageError is a mistake in what the user wrote: the caller prints it and exits 2. msg names the flag, variable
+// or file and the value; hint says what would be right and may be empty. Neither contains a line break.
+type usageError struct {
+	msg, hint string
+}
+
+func (e *usageError) Error() string { return e.msg }
+
+// print writes the error as the user sees it, one line, and a second one if there is a hint.
+func (e *usageError) print(w io.Writer) {
+	fmt.Fprintf(w, "gopassivedns: %s\n", e.msg)
+	if e.hint != "" {
+		fmt.Fprintf(w, "hint: %s\n", e.hint)
+	}
+}
+
+// option is one row of the table.
+type option struct {
+	flag    string
+	env     string // "" where there is no variable
+	arg     string // what the help calls the value; "" for a bool, which needs none
+	def     string // the default as the user would write it
+	derived func() (string, error)
+	group   string
+	meaning string // plain text, also a cell of a Markdown table
+	// set checks value and stores it in c. It returns "", or what it wanted instead, as the end of the
+	// sentence "hint: want …".
+	set func(c *config, value string) (want string)
+}
+
+// The groups of the help, in the order of the table's rows.
+const (
+	groupInput    = "Input"
+	groupMatching = "Matching"
+	groupRecords  = "Records"
+	groupOutput   = "Output"
+	groupFile     = "Output to a file"
+	groupProcess  = "Process"
+)
+
+// optionTable returns all options. Where derived is set it computes the default at start, and def only
+// describes it.
+func optionTable() []option {
+	return []option{
+		{flag: "pcap", env: "PDNS_PCAP_FILE", arg: "FILE", group: groupInput,
+			meaning: "capture file to read",
+			set:     setString(func(c *config) *string { return &c.pcap })},
+		{flag: "bpf", env: "PDNS_BPF", arg: "EXPR", def: "port 53", group: groupInput,
+			meaning: "packets to look at; the default also takes VLAN-tagged DNS and its IP fragments, an expression given here means what it means to tcpdump",
+			set:     setString(func(c *config) *string { return &c.bpf })},
+
+		{flag: "gc_age", env: "PDNS_GC_AGE", arg: "DURATION", def: "-1m", group: groupMatching,
+			meaning: "how long a query waits for its response, or a response for its query, in packet time; 1m and -1m mean the same",
+			set:     setDuration(func(c *config) *time.Duration { return &c.gcAge })},
+		{flag: "gc_interval", env: "PDNS_GC_INTERVAL", arg: "DURATION", def: "3m", group: groupMatching,
+			meaning: "how often those that have waited too long are looked for, in packet time; the sign means nothing",
+			set:     setDuration(func(c *config) *time.Duration { return &c.gcInterval })},
+		{flag: "max_pending", env: "PDNS_MAX_PENDING", arg: "N", def: "1000000", group: groupMatching,
+			meaning: "lookups that may wait at once, all workers together; beyond it the oldest are given up and counted",
+			set:     setInt(func(c *config) *int { return &c.maxPending }, 1, 1_000_000_000)},
+
+		{flag: "name", env: "PDNS_NAME", arg: "NAME", def: "the host's name", derived: os.Hostname, group: groupRecords,
+			meaning: "name of this sensor, in every record",
+			set:     setName},
+		{flag: "sections", env: "PDNS_SECTIONS", arg: "LIST", def: "answer", group: groupRecords,
+			meaning: "sections whose RRs are written: answer, authority, additional, separated by commas",
+			set:     setSections},
+		{flag: "layout", env: "PDNS_LAYOUT", arg: "LAYOUT", def: "rr", group: groupRecords,
+			meaning: "rr: a line for each RR; lookup: a line for each lookup, its RRs in arrays",
+			set:     setLayout},
+		{flag: "incomplete", env: "PDNS_INCOMPLETE", def: "true", group: groupRecords,
+			meaning: "write a record for a query without response and for a response without query; false: only count them",
+			set:     setBool(func(c *config) *bool { return &c.incomplete })},
+
+		{flag: "quiet", env: "PDNS_QUIET", def: "false", group: groupOutput,
+			meaning: "write no records to stdout",
+			set:     setBool(func(c *config) *bool { return &c.quiet })},
+		{flag: "debug", env: "PDNS_DEBUG", def: "false", group: groupOutput,
+			meaning: "say what the program does, as JSON lines with level and msg on stdout",
+			set:     setBool(func(c *config) *bool { return &c.debug })},
+
+		{flag: "logfile", env: "PDNS_LOG_FILE", arg: "FILE", group: groupFile,
+			meaning: "also write the records to this file, which is rotated",
+			set:     setString(func(c *config) *string { return &c.logFile })},
+		{flag: "logMaxAge", env: "PDNS_LOG_AGE", arg: "DAYS", def: "28", group: groupFile,
+			meaning: "days that a rotated file is kept; 0: for ever",
+			set:     setInt(func(c *config) *int { return &c.logMaxAge }, 0, 36_500)},
+		{flag: "logMaxBackups", env: "PDNS_LOG_BACKUP", arg: "N", def: "3", group: groupFile,
+			meaning: "rotated files that are kept; 0: all of them",
+			set:     setInt(func(c *config) *int { return &c.logMaxBackups }, 0, 1_000_000)},
+		{flag: "logMaxSize", env: "PDNS_LOG_SIZE", arg: "MB", def: "100", group: groupFile,
+			meaning: "size in MB at which the file is rotated",
+			set:     setInt(func(c *config) *int { return &c.logMaxSize }, 1, 1_000_000)},
+
+		{flag: "numprocs", env: "PDNS_THREADS", arg: "N", def: "8", group: groupProcess,
+			meaning: "workers that decode and match; the output does not depend on it",
+			set:     setInt(func(c *config) *int { return &c.numProcs }, 1, maxProcs)},
+		{flag: "cpuprofile", env: "PDNS_PROFILE_FILE", arg: "FILE", group: groupProcess,
+			meaning: "write a CPU profile for go tool pprof to this file",
+			set:     setString(func(c *config) *string { return &c.cpuProfile })},
+		{flag: "env_file", env: "PDNS_ENV_FILE", arg: "FILE", def: defaultEnv, group: groupProcess,
+			meaning: "file of NAME=value lines, read for the variables of this table; only the default may be absent, and an empty name means no file",
+			set:     setString(func(c *config) *string { return &c.envFile })},
+		{flag: "version", group: groupProcess,
+			meaning: "print the version and exit",
+			set:     setBool(func(c *config) *bool { return &c.showVersion })},
+		{flag: "h", group: groupProcess,
+			meaning: "print this help and exit; also -help",
+			set:     setBool(func(c *config) *bool { return &c.showHelp })},
+	}
+}
+
+func setString(field func(*config) *string) func(*config, string) string {
+	return func(c *config, value string) string {
+		*field(c) = value
+		return ""
+	}
+}
+
+// setBool takes an empty value for false, so that "PDNS_QUIET=" in an env file switches off what the
+// environment switched on.
+func setBool(field func(*config) *bool) func(*config, string) string {
+	return func(c *config, value string) string {
+		on, err := strconv.ParseBool(value)
+		if err != nil && value != "" {
+			return "true or false"
+		}
+		*field(c) = on
+		return ""
+	}
+}
+
+func setInt(field func(*config) *int, low, high int) func(*config, string) string {
+	return func(c *config, value string) string {
+		n, err := strconv.Atoi(value)
+		if err != nil || n < low || n > high {
+			return fmt.Sprintf("a whole number from %d to %d", low, high)
+		}
+		*field(c) = n
+		return ""
+	}
+}
+
+// setDuration stores the absolute value: the original program took the age as a negative duration, and its
+// users' configuration goes on working.
+func setDuration(field func(*config) *time.Duration) func(*config, string) string {
+	return func(c *config, value string) string {
+		d, err := time.ParseDuration(value)
+		if err != nil || d == 0 || d == math.MinInt64 {
+			return "a duration other than zero, such as 90s, 1m or 1h30m"
+		}
+		*field(c) = max(d, -d)
+		return ""
+	}
+}
+
+func setName(c *config, value string) string {
+	if len(value) > maxNameLen || !utf8.ValidString(value) {
+		return fmt.Sprintf("at most %d bytes of UTF-8", maxNameLen)
+	}
+	c.name = value
+	return ""
+}
+
+func setSections(c *config, value string) string {
+	var set sectionSet
+	for name := range strings.SplitSeq(value, ",") {
+		switch strings.TrimSpace(name) {
+		case "answer":
+			set |= wantAnswer
+		case "authority":
+			set |= wantAuthority
+		case "additional":
+			set |= wantAdditional
+		default:
+			return "one or more of answer, authority and additional, separated by commas"
+		}
+	}
+	c.sections = set
+	return ""
+}
+
+func setLayout(c *config, value string) string {
+	switch value {
+	case "rr":
+		c.layout = layoutRR
+	case "lookup":
+		c.layout = layoutLookup
+	default:
+		return "rr or lookup"
+	}
+	return ""
+}
+
+// parseConfig reads args (without the program's name), the env file they name and the variables that lookupEnv
+// knows. When the user asks for help or the version, only that is set. Every error is a *usageError.
+func parseConfig(args []string, lookupEnv func(string) (string, bool)) (*config, error) {
+	table := optionTable()
+	flags, err := parseFlags(table, args)
+	if err != nil {
+		return nil, err
+	}
+
+	c := new(config)
+	for _, o := range table {
+		if value, ok := flags[o.flag]; ok && (o.flag == "h" || o.flag == "version") {
+			if want := o.set(c, value); want != "" {
+				return nil, badValue("-"+o.flag, value, want)
+			}
+		}
+	}
+	if c.showHelp || c.showVersion {
+		return c, nil
+	}
+
+	fromFile, file, err := readEnvFile(flags, lookupEnv)
+	if err != nil {
+		return nil, err
+	}
+	c.warnings = suspectVariables(table, fromFile, file)
+
+	for _, o := range table {
+		value, given := flags[o.flag]
+		source := "-" + o.flag
+		if !given && o.env != "" && o.flag != "env_file" {
+			value, given = fromFile[o.env]
+			source = o.env + " in " + clip(file)
+		}
+		if !given && o.env != "" {
+			value, given = lookupEnv(o.env)
+			source = o.env + " in the environment"
+		}
+		if !given && o.derived != nil {
+			value, err = o.derived()
+			if err != nil {
+				return nil, &usageError{
+					msg:  fmt.Sprintf("no default for -%s: %s", o.flag, clip(err.Error())),
+					hint: fmt.Sprintf("give -%s or %s", o.flag, o.env),
+				}
+			}
+			source = "the default of -" + o.flag
+		} else if !given {
+			value = o.def
+			if value == "" {
+				continue
+			}
+		}
+		if want := o.set(c, value); want != "" {
+			return nil, badValue(source, value, want)
+		}
+		if o.flag == "bpf" {
+			c.bpfSet = given
+		}
+	}
+	if c.pcap == "" {
+		return nil, &usageError{msg: "no input named", hint: "use -pcap FILE (or PDNS_PCAP_FILE)"}
+	}
+	return c, nil
+}
+
+// parseFlags returns the text given for each flag, by the flag's name in the table; where one is given twice the
+// last counts. The syntax is that of Go's flag package: -x value, -x=value, --x likewise, a bool takes its value
+// only after "=".
+func parseFlags(table []option, args []string) (map[string]string, error) {
+	given := make(map[string]string)
+	for i := 0; i < len(args); i++ {
+		arg := args[i]
+		body, isFlag := strings.CutPrefix(arg, "-")
+		body = strings.TrimPrefix(body, "-")
+		name, value, hasValue := strings.Cut(body, "=")
+		if !isFlag || name == "" {
+			return nil, strayArgument(table, args, i)
+		}
+		if name == "help" {
+			name = "h"
+		}
+		at := slices.IndexFunc(table, func(o option) bool { return o.flag == name })
+		if at < 0 {
+			return nil, &usageError{
+				msg:  "unknown flag " + clip("-"+name),
+				hint: nearestFlag(table, name) + "gopassivedns -h lists the flags",
+			}
+		}
+		switch o := table[at]; {
+		case hasValue:
+		case o.arg == "":
+			value = "true"
+		case i+1 < len(args):
+			i++
+			value = args[i]
+		default:
+			return nil, &usageError{
+				msg:  fmt.Sprintf("flag -%s needs a value", o.flag),
+				hint: fmt.Sprintf("write -%s %s", o.flag, o.arg),
+			}
+		}
+		given[name] = value
+	}
+	return given, nil
+}
+
+// strayArgument is the error for args[i], which is no flag.
+func strayArgument(table []option, args []string, i int) error {
+	e := &usageError{
+		msg:  "unexpected argument " + clip(args[i]),
+		hint: "a capture file is named with -pcap FILE",
+	}
+	if _, err := strconv.ParseBool(args[i]); err == nil && i > 0 {
+		name := strings.TrimLeft(args[i-1], "-")
+		for _, o := range table {
+			if o.flag == name && o.arg == "" {
+				e.hint = fmt.Sprintf("write -%s=%s", name, args[i])
+			}
+		}
+	}
+	return e
+}
+
+// nearestFlag returns a "did you mean" for a mistyped flag, or "".
+func nearestFlag(table []option, name string) string {
+	best, bestDistance := "", 3
+	for _, o := range table {
+		if len(name) > 2*len(o.flag)+2 {
+			continue
+		}
+		d := editDistance(strings.ToLower(name), strings.ToLower(o.flag))
+		if d < bestDistance && d < len(o.flag) {
+			best, bestDistance = o.flag, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return "did you mean -" + best + "? "
+}
+
+// editDistance counts the bytes to insert, delete or replace to make b of a.
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			replaced := diagonal
+			if a[i] != b[j] {
+				replaced++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(replaced, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
+
+// readEnvFile finds out which env file is meant and returns its variables and its name. The default file may be
+// absent, one that the user named may not.
+func readEnvFile(flags map[string]string, lookupEnv func(string) (string, bool)) (vars map[string]string, file string, err error) {
+	file, named := flags["env_file"]
+	if !named {
+		file, named = lookupEnv("PDNS_ENV_FILE")
+	}
+	if !named {
+		file = defaultEnv
+	}
+	if file == "" {
+		return nil, "", nil
+	}
+	f, err := os.Open(file)
+	if errors.Is(err, fs.ErrNotExist) && !named {
+		return nil, file, nil
+	}
+	if err != nil {
+		return nil, file, unreadableEnvFile(file, err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxEnvFile+1))
+	if err != nil {
+		return nil, file, unreadableEnvFile(file, err)
+	}
+	vars, problem := parseEnvFile(text)
+	if problem != "" {
+		return nil, file, &usageError{msg: "env file " + clip(file) + ": " + problem, hint: envFileHint}
+	}
+	return vars, file, nil
+}
+
+func unreadableEnvFile(file string, err error) error {
+	var pathError *fs.PathError
+	if errors.As(err, &pathError) {
+		err = pathError.Err
+	}
+	return &usageError{
+		msg:  fmt.Sprintf("cannot read env file %s: %v", clip(file), err),
+		hint: envFileHint,
+	}
+}
+
+// parseEnvFile returns the variables of an env file, or what is wrong with it. It never quotes the file, nor
+// godotenv's errors, which do: there may be passwords in it.
+func parseEnvFile(text []byte) (vars map[string]string, problem string) {
+	if len(text) > maxEnvFile {
+		return nil, fmt.Sprintf("larger than %d KiB", maxEnvFile>>10)
+	}
+	// godotenv replaces $NAME by what the file said before. With k references the text grows at most by 3^(k/3),
+	// which lines of three references to the line before reach: a kilobyte could ask for all memory.
+	references := bytes.Count(text, []byte("$"))
+	if float64(len(text))*math.Pow(3, float64(references)/3) > maxEnvGrowth {
+		return nil, fmt.Sprintf("%d $ signs could expand without end", references)
+	}
+	vars, ok := parseEnvText(text)
+	if !ok {
+		return nil, fmt.Sprintf("line %d is not NAME=value", badEnvLine(text))
+	}
+	return vars, ""
+}
+
+// parseEnvText is godotenv, with the names checked that it lets through: "NAME" alone at the end of the file
+// becomes the value of a variable without name, and "A B=c" one called "A B".
+func parseEnvText(text []byte) (map[string]string, bool) {
+	vars, err := godotenv.UnmarshalBytes(text)
+	if err != nil {
+		return nil, false
+	}
+	for name := range vars {
+		if name == "" || strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r >= utf8.RuneSelf }) {
+			return nil, false
+		}
+	}
+	return vars, true
+}
+
+// badEnvLine returns the number of the line at which the statement begins that can't be parsed. A quoted
+// value may span lines: up to 200 are tried together.
+func badEnvLine(text []byte) int {
+	lines := bytes.SplitAfter(text, []byte("\n"))
+	start := 0
+	for end := 1; end <= len(lines) && end-start <= 200; end++ {
+		if _, ok := parseEnvText(bytes.Join(lines[start:end], nil)); ok {
+			start = end
+		}
+	}
+	return min(start+1, len(lines))
+}
+
+// suspectVariables returns a warning for each variable of the env file that looks like ours but has no effect, in
+// the order of their names.
+func suspectVariables(table []option, vars map[string]string, file string) []string {
+	var warnings []string
+	for name := range vars {
+		known := slices.ContainsFunc(table, func(o option) bool { return o.env == name })
+		switch {
+		case name == "PDNS_ENV_FILE":
+			warnings = append(warnings, fmt.Sprintf("%s in %s has no effect", name, clip(file)))
+		case !known && strings.HasPrefix(name, "PDNS_"):
+			warnings = append(warnings, fmt.Sprintf("unknown variable %s in %s", clip(name), clip(file)))
+		}
+	}
+	slices.Sort(warnings)
+	return warnings
+}
+
+func badValue(source, value, want string) error {
+	return &usageError{msg: fmt.Sprintf("bad value %s for %s", quote(value), source), hint: "want " + want}
+}
+
+// quote returns s in double quotes, shortened, and with everything escaped that could break the line.
+func quote(s string) string {
+	const most = 80
+	if len(s) <= most {
+		return strconv.Quote(s)
+	}
+	return strconv.Quote(s[:most]) + "…"
+}
+
+// clip returns s as it is where that is short and plain, else quoted.
+func clip(s string) string {
+	plain := func(r rune) bool { return unicode.IsPrint(r) && r != '"' && r != unicode.ReplacementChar }
+	if s == "" || len(s) > 80 || strings.ContainsFunc(s, func(r rune) bool { return !plain(r) }) {
+		return quote(s)
+	}
+	return s
+}
+
+// writeHelp writes the help: every option by group, then where values come from and the exit codes.
+func writeHelp(w io.Writer) {
+	var b strings.Builder
+	b.WriteString("usage: gopassivedns -pcap FILE [flags]\n\n" +
+		"Matches the DNS queries and responses of a packet capture and writes JSON records.\n")
+	group := ""
+	for _, o := range optionTable() {
+		if o.group != group {
+			group = o.group
+			fmt.Fprintf(&b, "\n%s:\n", group)
+		}
+		fmt.Fprintf(&b, "  -%s", o.flag)
+		if o.arg != "" {
+			b.WriteString(" " + o.arg)
+		}
+		if o.env != "" {
+			b.WriteString(", " + o.env)
+		}
+		if o.def != "" {
+			fmt.Fprintf(&b, " (default: %s)", o.def)
+		}
+		b.WriteByte('\n')
+		writeWrapped(&b, o.meaning)
+	}
+	b.WriteString("\nA flag wins over the same variable in the env file, which wins over the environment.\n" +
+		"A value counts as given even where it is empty or false.\n" +
+		"\nExit codes:\n" +
+		"  0  all went well, or SIGINT or SIGTERM ended the run\n" +
+		"  1  run-time failure: what could be read is written, the error is on stderr\n" +
+		"  2  usage: a flag, a variable or an env file is wrong\n")
+	io.WriteString(w, b.String())
+}
+
+// writeWrapped writes text indented by eight columns, in lines of at most 80 where its words allow.
+func writeWrapped(b *strings.Builder, text string) {
+	column := 0
+	for word := range strings.FieldsSeq(text) {
+		switch {
+		case column == 0:
+			b.WriteString("        ")
+			column = 8
+		case column+1+len(word) > 80:
+			b.WriteString("\n        ")
+			column = 8
+		default:
+			b.WriteByte(' ')
+			column++
+		}
+		b.WriteString(word)
+		column += len(word)
+	}
+	b.WriteByte('\n')
+}
