@@ -392,7 +392,7 @@ func checkMessage(t *testing.T, raw []byte) {
 	}
 	if m.hasQuestion {
 		q := oracle.Question[0]
-		if sameName(t, raw, m.qname, q.Name); q.Qtype != m.qtype || q.Qclass != m.qclass {
+		if sameNameAs(t, raw, m.qname, q.Name); q.Qtype != m.qtype || q.Qclass != m.qclass {
 			t.Fatalf("question: %+v, miekg/dns %+v", m, q)
 		}
 	}
@@ -404,7 +404,7 @@ func checkMessage(t *testing.T, raw []byte) {
 	}
 	for i, want := range append(append(oracle.Answer, oracle.Ns...), oracle.Extra...) {
 		got, h := m.rrs[i], want.Header()
-		if sameName(t, raw, int(got.name), h.Name); h.Rrtype != got.typ || h.Class != got.class || h.Ttl != got.ttl || h.Rdlength != got.rdlen {
+		if sameNameAs(t, raw, int(got.name), h.Name); h.Rrtype != got.typ || h.Class != got.class || h.Ttl != got.ttl || h.Rdlength != got.rdlen {
 			// miekg/dns puts the extended rcode into the message's and leaves the rest.
 			t.Fatalf("RR %d: %+v, miekg/dns %+v", i, got, h)
 		}
@@ -430,7 +430,7 @@ func onlyOPT(extra []dns.RR) bool {
 }
 
 // sameName fails unless the name at raw[off:] is the one miekg/dns prints as want.
-func sameName(t *testing.T, raw []byte, off int, want string) {
+func sameNameAs(t *testing.T, raw []byte, off int, want string) {
 	t.Helper()
 	got, _, _, err := appendName(nil, raw, off)
 	if string(got) != "." {

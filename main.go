@@ -1,4 +1,20 @@
-// The program around the rooms: it reads the configuration, prints what the user asked for, and exits.
+// Command gopassivedns captures DNS traffic, pairs each response with its query and writes JSON records.
+//
+// The way of a packet, and of its bytes:
+//
+//	source ──frames──► feeder ──chunk──► worker ×N ──parts──► output ──batch──► sinkQueue ×M ──► sink
+//	capture_*.go       capture.go        worker.go            output.go         sink.go          sink_*.go
+//
+// Goroutines: one captures (source and feeder: it decodes headers, defragments, hashes flows), -numprocs work (DNS,
+// TCP streams, connection table, encoding), one merges the output, one serves each sink.
+//
+// Buffers: a chunk is written by the capture goroutine, read by all workers, and given back by the output goroutine
+// (chunkCount exist). A part belongs to one worker and goes to the output goroutine and back (partCount each). A batch
+// is made by the output goroutine, shared by all sinks and immutable.
+//
+// What is dropped where: the kernel drops packets when no chunk is free and its ring is full (live only); the defragmenter
+// and the TCP table drop what exceeds their bounds; the connection table evicts; a sink's queue drops when it is full
+// (live) or makes everything before it wait (file). Each has its counter, and the summary names it.
 package main
 
 import (
@@ -7,31 +23,188 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
+	"runtime/debug"
+	"runtime/pprof"
+	"syscall"
+	"time"
 )
 
-// version is set by the build: -ldflags "-X main.version=…".
+// version is set by the linker (Makefile).
 var version = "dev"
 
-func main() { os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr)) }
+// Exit codes.
+const (
+	exitOK      = 0
+	exitFailure = 1 // run-time failure
+	exitUsage   = 2
+)
 
-// run is the program without the process around it. It returns the exit code.
-func run(_ context.Context, args []string, stdout, stderr io.Writer) int {
+func main() { os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+
+// run is the program: it builds sinks, workers and source, in this order, and closes them in the opposite order, waiting
+// for each. A first SIGINT or SIGTERM (or the end of ctx) stops reading; a second one ends the process at once.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	cfg, err := parseConfig(args, os.LookupEnv)
-	var usage *usageError
-	if errors.As(err, &usage) {
-		usage.print(stderr)
-		return 2
+	if err != nil {
+		var ue *usageError
+		if errors.As(err, &ue) {
+			ue.print(stderr)
+			return exitUsage
+		}
+		fmt.Fprintf(stderr, "gopassivedns: %v\n", err)
+		return exitFailure
 	}
 	switch {
 	case cfg.showHelp:
 		writeHelp(stdout)
-		return 0
+		return exitOK
 	case cfg.showVersion:
 		fmt.Fprintf(stdout, "gopassivedns %s\n", version)
-		return 0
+		return exitOK
 	}
-	for _, warning := range cfg.warnings {
-		fmt.Fprintf(stderr, "gopassivedns: %s\n", warning)
+	log := &userLog{stderr: stderr}
+	if cfg.debug {
+		log.debug = stdout
 	}
-	return 0
+	for _, w := range cfg.warnings {
+		log.warnf("%s", w)
+	}
+
+	// Memory is bounded by pools, so a collection is only needed after the heap has doubled from a floor that the pools
+	// reach anyway.
+	debug.SetGCPercent(200)
+
+	if cfg.cpuProfile != "" {
+		stopProfile, err := startProfile(cfg.cpuProfile)
+		if err != nil {
+			log.errorf("%v", err)
+			return exitFailure
+		}
+		defer stopProfile()
+	}
+
+	stop := make(chan struct{})
+	life := watchSignals(ctx, stop)
+	defer life.release()
+
+	var filter frameFilter
+	if cfg.bpfSet {
+		filter, err = compileFilter(cfg.bpf)
+		if err != nil {
+			var ue *usageError
+			if errors.As(err, &ue) {
+				ue.print(stderr)
+			}
+			return exitUsage
+		}
+	}
+
+	queues, err := openSinks(cfg, stdout, log, true)
+	if err != nil {
+		log.errorf("%v", err)
+		return exitFailure
+	}
+	for _, q := range queues {
+		go life.endWith(q)
+	}
+	p := newPipeline(cfg, queues, false, stop)
+	p.feeder.filter = filter
+
+	err = readCaptures(p.feeder, []string{cfg.pcap}, stdin, log)
+	p.finish()
+	failed := err != nil && !errors.Is(err, errStopped)
+	if failed {
+		log.errorf("%v", err)
+	}
+
+	drainCtx, cancel := context.WithCancel(context.Background())
+	if life.stopped() {
+		drainCtx, cancel = context.WithTimeout(context.Background(), drainTimeout)
+	}
+	defer cancel()
+	var stats []sinkStats
+	for _, q := range queues {
+		if err := q.drain(drainCtx); err != nil {
+			failed = true
+		}
+		stats = append(stats, q.stats())
+	}
+	p.acct.summary(stderr, stats)
+	if failed {
+		return exitFailure
+	}
+	return exitOK
+}
+
+// drainTimeout is how long sinks may take to deliver what they hold once the program was told to stop.
+const drainTimeout = 10 * time.Second
+
+// startProfile begins a CPU profile; the function returned ends it.
+func startProfile(name string) (func(), error) {
+	f, err := os.Create(name)
+	if err != nil {
+		return nil, fmt.Errorf("create profile %q: %w", name, pathReason(err))
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("start profile: %w", err)
+	}
+	return func() {
+		pprof.StopCPUProfile()
+		f.Close()
+	}, nil
+}
+
+// lifetime ends the reading of input, once, for whichever reason comes first.
+type lifetime struct {
+	stop   chan struct{}
+	end    chan struct{}
+	reason chan struct{}
+	sig    chan os.Signal
+}
+
+// watchSignals closes stop at the first SIGINT, SIGTERM or end of ctx; a second signal then has its default effect.
+func watchSignals(ctx context.Context, stop chan struct{}) *lifetime {
+	l := &lifetime{stop: stop, end: make(chan struct{}), reason: make(chan struct{}, 1), sig: make(chan os.Signal, 2)}
+	signal.Notify(l.sig, syscall.SIGINT, syscall.SIGTERM)
+	go func() {
+		select {
+		case <-l.sig:
+		case <-ctx.Done():
+		case <-l.reason:
+		case <-l.end:
+			return
+		}
+		signal.Stop(l.sig) // a second signal ends the process
+		close(l.stop)
+	}()
+	return l
+}
+
+// endWith stops the input when q's sink has ended by itself.
+func (l *lifetime) endWith(q *sinkQueue) {
+	select {
+	case <-q.done():
+		select {
+		case l.reason <- struct{}{}:
+		default:
+		}
+	case <-l.end:
+	}
+}
+
+func (l *lifetime) stopped() bool {
+	select {
+	case <-l.stop:
+		return true
+	default:
+		return false
+	}
+}
+
+// release ends the watching; signals have their default effect again.
+func (l *lifetime) release() {
+	signal.Stop(l.sig)
+	close(l.end)
 }

@@ -22,7 +22,7 @@ type tcpSink interface {
 	// least). ts is the time (ns) of the packet that brought the message's last byte. seq is the number of the
 	// packet at which the message became known to be complete: the same packet, or, behind bytes that the capture lost,
 	// the later one that showed the loss; where tick or flush showed it, the stream's last packet.
-	tcpMessage(fl *flow, msg []byte, wire int, cut bool, ts int64, seq uint64, vlan uint16)
+	tcpMessage(fl *flow, hash uint64, msg []byte, wire int, cut bool, ts int64, seq uint64, vlan uint16)
 }
 
 // tcpLimits are the bounds of one table.
@@ -80,7 +80,6 @@ type tcpCounters struct {
 
 const (
 	tcpHeaderLen  = 20 // RFC 9293 §3.1
-	dnsHeaderLen  = 12 // RFC 1035 §4.1.1
 	tcpMaxPiece   = 65535 + 2
 	tcpMaxNodes   = 64              // separate out-of-order pieces a direction may hold
 	tcpWindow     = 1 << 24         // sequence distance beyond which a segment is no part of the same stream
@@ -989,7 +988,7 @@ func (t *tcpTable) deliver(s *tcpStream, d int, msg []byte, wire int, cut bool) 
 		t.fl.src, t.fl.dst = s.key.dst, s.key.src
 		t.fl.sport, t.fl.dport = s.key.dport, s.key.sport
 	}
-	t.sink.tcpMessage(&t.fl, msg, wire, cut, t.ts, t.seq, h.vlan)
+	t.sink.tcpMessage(&t.fl, s.hash, msg, wire, cut, t.ts, t.seq, h.vlan)
 }
 
 // deliverCut hands over the message that the snaplen cut, at the time of its last packet.

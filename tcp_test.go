@@ -33,7 +33,7 @@ type tcpGot struct {
 
 type tcpRecorder struct{ got []tcpGot }
 
-func (r *tcpRecorder) tcpMessage(fl *flow, msg []byte, wire int, cut bool, ts int64, seq uint64, vlan uint16) {
+func (r *tcpRecorder) tcpMessage(fl *flow, hash uint64, msg []byte, wire int, cut bool, ts int64, seq uint64, vlan uint16) {
 	from := "c"
 	if fl.sport == 53 {
 		from = "s"
@@ -733,7 +733,7 @@ func TestTCPHalfOpen(t *testing.T) {
 // tcpCount is a sink that only counts.
 type tcpCount struct{ messages, bytes int }
 
-func (c *tcpCount) tcpMessage(_ *flow, msg []byte, _ int, _ bool, _ int64, _ uint64, _ uint16) {
+func (c *tcpCount) tcpMessage(_ *flow, _ uint64, msg []byte, _ int, _ bool, _ int64, _ uint64, _ uint16) {
 	c.messages++
 	c.bytes += len(msg)
 }
@@ -923,7 +923,7 @@ func FuzzTCPStream(f *testing.F) {
 // tcpBounded is a sink that checks what holds for every message.
 type tcpBounded struct{ t *testing.T }
 
-func (b tcpBounded) tcpMessage(_ *flow, msg []byte, wire int, cut bool, _ int64, _ uint64, _ uint16) {
+func (b tcpBounded) tcpMessage(_ *flow, _ uint64, msg []byte, wire int, cut bool, _ int64, _ uint64, _ uint16) {
 	if len(msg) < 12 || wire > 65535 || len(msg) > wire || !cut && len(msg) != wire {
 		b.t.Errorf("message of %d bytes, wire %d, cut %v", len(msg), wire, cut)
 	}

@@ -1,0 +1,175 @@
+package main
+
+// output.go merges the workers' parts into capture order and gives the lines to the sinks.
+//
+// In: chunks in capture order, and for each worker the stream of its parts.
+// Out: batches of whole records, submitted to every sink; then the chunk goes back to the free list.
+//
+// Rules: one goroutine. For each chunk it merges the runs of lines of all workers by sequence number, so the output does
+// not depend on how many workers there are. It takes a worker's next part only when it needs it. At the end of a chunk
+// it knows all counters as of that chunk: the account that the rest of the program reads is always consistent.
+// A batch is submitted when it is full, and at the end of a chunk when no further chunk is ready, so that a record is
+// never held back for want of others.
+
+// output is the output goroutine's state.
+type output struct {
+	order   <-chan *chunk
+	workers []*worker
+	free    chan<- *chunk
+	queues  []*sinkQueue
+	pool    *batchPool
+	cur     *batch
+	msgpack bool
+	acct    *account
+	lanes   []lane
+}
+
+// lane is one worker's position in the merge.
+type lane struct {
+	w    *worker
+	p    *part
+	tag  int // the run that is next
+	from int // where it begins in p.ends
+	seq  uint64
+	sub  uint64
+	live bool // p holds a run that is next
+	done bool // the worker has no more lines of this chunk
+}
+
+// run merges chunks until the order channel closes.
+func (o *output) run() {
+	o.lanes = make([]lane, len(o.workers))
+	for i, w := range o.workers {
+		o.lanes[i].w = w
+	}
+	o.cur = o.pool.get()
+	for {
+		c, ok := <-o.order
+		if !ok {
+			break
+		}
+		for ok {
+			o.merge(c)
+			select {
+			case c, ok = <-o.order:
+			default:
+				ok = false
+				c = nil
+			}
+		}
+		o.flush()
+	}
+	o.flush()
+	o.cur.release()
+}
+
+// merge writes the lines of one chunk, takes the counters over and gives the chunk back.
+func (o *output) merge(c *chunk) {
+	active := 0
+	for i := range o.lanes {
+		l := &o.lanes[i]
+		l.done = false
+		if o.advance(l) {
+			active++
+		}
+	}
+	for active > 0 {
+		// The lane with the lowest tag, and the lowest tag of the others.
+		best := -1
+		var nextSeq, nextSub uint64 = 1<<64 - 1, 1<<64 - 1
+		for i := range o.lanes {
+			l := &o.lanes[i]
+			if !l.live {
+				continue
+			}
+			if best < 0 || less(l.seq, l.sub, o.lanes[best].seq, o.lanes[best].sub) {
+				if best >= 0 {
+					nextSeq, nextSub = o.lanes[best].seq, o.lanes[best].sub
+				}
+				best = i
+			} else if less(l.seq, l.sub, nextSeq, nextSub) {
+				nextSeq, nextSub = l.seq, l.sub
+			}
+		}
+		l := &o.lanes[best]
+		for l.live && !less(nextSeq, nextSub, l.seq, l.sub) {
+			o.take(l)
+			l.from = l.p.tags[l.tag].end
+			l.tag++
+			if !o.advance(l) {
+				active--
+			}
+		}
+	}
+	o.acct.update(c)
+	o.free <- c
+}
+
+func less(seq, sub, seq2, sub2 uint64) bool {
+	return seq < seq2 || seq == seq2 && sub < sub2
+}
+
+// advance moves l to its next run of lines, fetching parts as needed; false at the end of the worker's chunk.
+func (o *output) advance(l *lane) bool {
+	for !l.done {
+		if l.p == nil {
+			l.p = <-l.w.out
+			l.tag, l.from = 0, 0
+		}
+		if l.tag < len(l.p.tags) {
+			l.seq, l.sub = l.p.tags[l.tag].seq, l.p.tags[l.tag].sub
+			l.live = true
+			return true
+		}
+		if l.p.last {
+			l.done = true
+			o.acct.stage(l.w.id, &l.p.stat)
+		}
+		l.w.free <- l.p
+		l.p = nil
+	}
+	l.live = false
+	return false
+}
+
+// take copies the lane's current run into the batch, which is submitted when it is full.
+func (o *output) take(l *lane) {
+	p, b := l.p, o.cur
+	ends := p.ends[l.from:p.tags[l.tag].end]
+	start := int32(0)
+	if l.from > 0 {
+		start = p.ends[l.from-1]
+	}
+	shift := int32(len(b.json)) - start
+	for _, e := range ends {
+		b.ends = append(b.ends, e+shift)
+	}
+	b.json = append(b.json, p.json[start:ends[len(ends)-1]]...)
+	if o.msgpack {
+		mends := p.mends[l.from:p.tags[l.tag].end]
+		start := int32(0)
+		if l.from > 0 {
+			start = p.mends[l.from-1]
+		}
+		shift := int32(len(b.msgpack)) - start
+		for _, e := range mends {
+			b.msgEnds = append(b.msgEnds, e+shift)
+		}
+		b.msgpack = append(b.msgpack, p.msgp[start:mends[len(mends)-1]]...)
+	}
+	if len(b.json) >= batchTarget {
+		o.flush()
+	}
+}
+
+// flush submits the current batch to every sink and begins another.
+func (o *output) flush() {
+	if len(o.cur.ends) == 0 {
+		return
+	}
+	for _, q := range o.queues {
+		q.submit(o.cur)
+	}
+	o.cur.release()
+	o.cur = o.pool.get()
+}

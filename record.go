@@ -1,0 +1,527 @@
+package main
+
+// record.go writes a lookup as JSON lines, in the order of fields that README's record table gives.
+//
+// In: a lookup of the connection table, and its response in parsed form where there is one.
+// Out: lines appended to the worker's part.
+//
+// Rules: append style, no reflection, no allocation. A line is prefix + RR + suffix; prefix and suffix are the same for
+// all RRs of a lookup, so they are encoded once and copied. Presentation form is printable ASCII, so only '"' and '\'
+// need escapes; decoders report when they wrote one, and the text is escaped in place then. The msgpack form of the same
+// fields is in record_msgpack.go.
+
+import (
+	"encoding/binary"
+	"slices"
+	"time"
+)
+
+// Lookup statuses; the values index statusNames and workerCounters.status.
+const (
+	statusAnswer = iota + 1
+	statusNodata
+	statusReferral
+	statusNXDomain
+	statusError
+	statusUnanswered
+	statusUnsolicited
+	statusCount
+)
+
+var statusNames = [statusCount]string{"", "answer", "nodata", "referral", "nxdomain", "error", "unanswered", "unsolicited"}
+
+// Numbers that the rest of the program has to know by meaning (IANA DNS parameters).
+const (
+	typeNS   = 2
+	typeSOA  = 6
+	typeOPT  = 41
+	typeTSIG = 250
+	typeIXFR = 251
+	typeAXFR = 252
+	classIN  = 1
+
+	rcodeNoError  = 0
+	rcodeNXDomain = 3
+)
+
+// encoder is one worker's record writer: what is constant over a run, and scratch space.
+type encoder struct {
+	sensor   []byte // JSON: Z","sensor":"NAME","query_id":
+	level    []byte // JSON: ,"level":"NAME" or empty
+	sections sectionSet
+	perRR    bool // one line an RR; otherwise one a lookup
+	json     bool
+	msgpack  bool
+
+	second   int64    // cached second of stamp
+	stamp    [20]byte // 2006-01-02T15:04:05.
+	prefix   []byte
+	suffix   []byte
+	q        [2]int // where prefix holds the question's text, for owner names that point to it
+	qesc     bool
+	owner    []byte // text of the last owner name that was a pointer, escaped
+	ownerPtr uint16
+	ownerSet bool
+	mp       msgpackEncoder
+}
+
+// newEncoder makes an encoder for records of the sensor named.
+func newEncoder(sensor, level string, sections sectionSet, perRR, wantJSON, wantMsgpack bool) encoder {
+	e := encoder{sections: sections, perRR: perRR, json: wantJSON, msgpack: wantMsgpack, second: -1 << 62}
+	e.sensor = append(e.sensor, `Z","sensor":"`...)
+	e.sensor = appendJSONText(e.sensor, sensor)
+	e.sensor = append(e.sensor, `","query_id":`...)
+	if level != "" {
+		e.level = append(e.level, `,"level":"`...)
+		e.level = appendJSONText(e.level, level)
+		e.level = append(e.level, '"')
+	}
+	e.mp.sensor, e.mp.level = sensor, level
+	return e
+}
+
+// appendJSONText appends s as the inside of a JSON string (RFC 8259 §7), always valid UTF-8.
+func appendJSONText(dst []byte, s string) []byte {
+	return appendEDEText(dst, []byte(s))
+}
+
+// escapeTail escapes '"' and '\' in b[from:], which holds printable ASCII, in place.
+func escapeTail(b []byte, from int) []byte {
+	n := 0
+	for _, c := range b[from:] {
+		if c == '"' || c == '\\' {
+			n++
+		}
+	}
+	if n == 0 {
+		return b
+	}
+	b = slices.Grow(b, n)
+	r := len(b) - 1
+	b = b[:len(b)+n]
+	for w := len(b) - 1; w > r; {
+		c := b[r]
+		b[w] = c
+		r--
+		w--
+		if c == '"' || c == '\\' {
+			b[w] = '\\'
+			w--
+		}
+	}
+	return b
+}
+
+// appendTime appends ns since 1970 UTC as RFC 3339 with nine fraction digits, without the Z.
+func (e *encoder) appendTime(dst []byte, ns int64) []byte {
+	sec := ns / 1e9
+	frac := ns % 1e9
+	if frac < 0 {
+		frac += 1e9
+		sec--
+	}
+	if sec != e.second {
+		e.second = sec
+		time.Unix(sec, 0).UTC().AppendFormat(e.stamp[:0], "2006-01-02T15:04:05.")
+	}
+	dst = append(dst, e.stamp[:]...)
+	var d [9]byte
+	for i := 8; i > 0; i -= 2 {
+		j := frac % 100 * 2
+		frac /= 100
+		d[i], d[i-1] = digitPairs[j+1], digitPairs[j]
+	}
+	d[0] = byte('0' + frac)
+	return append(dst, d[:]...)
+}
+
+// headerFlags holds the JSON of the six header flags by aa|rd<<1|ra<<2|tc<<3|ad<<4|cd<<5, since one copy is a tenth of
+// the time of six choices.
+var headerFlags = func() (t [64]string) {
+	for i := range t {
+		for k, name := range []string{"aa", "rd", "ra", "truncated", "ad", "cd"} {
+			t[i] += `,"` + name + `":`
+			if i>>k&1 == 1 {
+				t[i] += "true"
+			} else {
+				t[i] += "false"
+			}
+		}
+	}
+	return t
+}()
+
+// flagIndex is the index of a lookup's flags in headerFlags. The header's bits are those of RFC 1035 §4.1.1 and RFC 4035 §3.
+func flagIndex(l *lookup, m *message, solicited bool) int {
+	i := 0
+	if m != nil {
+		f := int(m.flags)
+		i = f>>10&1 | f>>7&1<<2 | f>>9&1<<3 | f>>5&1<<4
+		if !solicited {
+			return i | f>>8&1<<1 | f>>4&1<<5
+		}
+	}
+	if l.flags&lookupRD != 0 {
+		i |= 1 << 1
+	}
+	if l.flags&lookupCD != 0 {
+		i |= 1 << 5
+	}
+	return i
+}
+
+// status classifies a response (RFC 2308 §2.1 and §2.2 for nodata and referral).
+func (m *message) status() uint8 {
+	switch m.rcode() {
+	case rcodeNoError:
+	case rcodeNXDomain:
+		return statusNXDomain
+	default:
+		return statusError
+	}
+	if m.nAnswer > 0 {
+		return statusAnswer
+	}
+	if !m.aa() {
+		ns := false
+		for i := range m.rrs[m.nAnswer : m.nAnswer+m.nAuthority] {
+			switch m.rrs[m.nAnswer+i].typ {
+			case typeSOA:
+				return statusNodata
+			case typeNS:
+				ns = true
+			}
+		}
+		if ns {
+			return statusReferral
+		}
+	}
+	return statusNodata
+}
+
+// lookup writes the lines of one lookup: l as the table holds it, m its response (nil where there is none). tstamp and
+// elapsed are ns, bytes the response's length on the wire, vlan the tag of the packet that tstamp is of. status is 0
+// for a matched lookup, whose status is then found in m.
+func (e *encoder) lookup(w *worker, l *lookup, m *message, tstamp, elapsed int64, bytes int, cut bool, vlan uint16, status uint8) {
+	paired := status == 0
+	if paired {
+		status = m.status()
+	}
+	w.count.status[status]++
+	if e.json {
+		e.encodePrefix(w, l, m, tstamp, vlan, status)
+		e.encodeSuffix(w, l, m, elapsed, bytes, cut, status, paired)
+	}
+	if e.msgpack {
+		e.mp.begin(w, l, m, tstamp, elapsed, bytes, cut, vlan, status, paired)
+	}
+	if !e.perRR {
+		e.oneLine(w, m)
+		return
+	}
+	e.presetOwner(w, l, m)
+	lines := 0
+	if m != nil {
+		for i := range m.rrs {
+			r := &m.rrs[i]
+			if e.sections>>r.section&1 == 0 || r.typ == typeOPT || r.typ == typeTSIG {
+				continue
+			}
+			if e.json {
+				w.cur.json = e.rrLine(w.cur.json, m, r)
+			}
+			if e.msgpack {
+				w.cur.msgp = e.mp.rrRecord(w.cur.msgp, m, r)
+			}
+			w.lineDone()
+			lines++
+		}
+	}
+	if lines == 0 {
+		if e.json {
+			b := append(w.cur.json, e.prefix...)
+			b = append(b, `,"atype":"","a":"`...)
+			if m != nil && m.rcode() != rcodeNoError {
+				b = appendRcode(b, m.rcode())
+			}
+			b = append(b, `","ttl":0`...)
+			w.cur.json = append(b, e.suffix...)
+		}
+		if e.msgpack {
+			w.cur.msgp = e.mp.emptyRecord(w.cur.msgp, m)
+		}
+		w.lineDone()
+	}
+}
+
+// encodePrefix encodes the fields up to status.
+func (e *encoder) encodePrefix(w *worker, l *lookup, m *message, tstamp int64, vlan uint16, status uint8) {
+	b := append(e.prefix[:0], `{"tstamp":"`...)
+	b = e.appendTime(b, tstamp)
+	b = append(b, e.sensor...)
+	b = appendUint(b, uint64(binary.BigEndian.Uint16(l.key[36:])))
+	b = append(b, `,"src":"`...)
+	b = appendAddr(b, l.key[0:16], l.key[38]&viewV6 != 0)
+	b = append(b, `","sport":"`...)
+	b = appendUint(b, uint64(binary.BigEndian.Uint16(l.key[32:])))
+	b = append(b, `","dst":"`...)
+	b = appendAddr(b, l.key[16:32], l.key[38]&viewV6 != 0)
+	b = append(b, `","dport":"`...)
+	b = appendUint(b, uint64(binary.BigEndian.Uint16(l.key[34:])))
+	if l.key[38]&keyTCP != 0 {
+		b = append(b, `","protocol":"tcp"`...)
+	} else {
+		b = append(b, `","protocol":"udp"`...)
+	}
+	if vlan != 0 {
+		b = append(b, `,"vlan":`...)
+		b = appendUint(b, uint64(vlan))
+	}
+	if op := lookupOpcode(l, m); op != 0 {
+		b = append(b, `,"opcode":"`...)
+		b = appendOpcode(b, op)
+		b = append(b, '"')
+	}
+	b = append(b, `,"q":"`...)
+	e.q[0] = len(b)
+	e.qesc = false
+	if l.nameLen != 0 {
+		b, _, e.qesc, _ = appendName(b, w.tab.nameOf(l), 0) // was accepted before
+		if e.qesc {
+			b = escapeTail(b, e.q[0])
+		}
+	}
+	e.q[1] = len(b)
+	b = append(b, `","qtype":"`...)
+	if l.nameLen != 0 {
+		b = appendType(b, l.qtype)
+		if l.qclass != classIN {
+			b = append(b, `","qclass":"`...)
+			b = appendClass(b, l.qclass)
+		}
+	}
+	b = append(b, `","rcode":`...)
+	if m != nil {
+		b = appendUint(b, uint64(m.rcode()))
+	} else {
+		b = append(b, `-1`...)
+	}
+	b = append(b, `,"status":"`...)
+	b = append(b, statusNames[status]...)
+	e.prefix = append(b, '"')
+}
+
+// lookupOpcode is the opcode of the query, or of the response where no query was seen.
+func lookupOpcode(l *lookup, m *message) int {
+	if l.state == stateWaiting && m != nil {
+		return m.opcode()
+	}
+	return int(l.opcode)
+}
+
+// encodeSuffix encodes the fields from elapsed on, with the line's end.
+func (e *encoder) encodeSuffix(w *worker, l *lookup, m *message, elapsed int64, bytes int, cut bool, status uint8, paired bool) {
+	solicited := status != statusUnsolicited
+	b := e.suffix[:0]
+	if paired {
+		b = append(b, `,"elapsed":`...)
+		if elapsed < 0 {
+			b = append(b, '-')
+			elapsed = -elapsed
+		}
+		b = appendUint(b, uint64(elapsed))
+	}
+	if solicited && l.attempts > 1 {
+		b = append(b, `,"attempts":`...)
+		b = appendUint(b, uint64(l.attempts))
+	}
+	b = append(b, `,"bytes":`...)
+	b = appendUint(b, uint64(bytes))
+	if solicited {
+		b = append(b, `,"qbytes":`...)
+		b = appendUint(b, uint64(l.qbytes))
+	}
+	b = append(b, headerFlags[flagIndex(l, m, solicited)]...)
+	if solicited && l.flags&lookupEDNS != 0 {
+		b = append(b, `,"edns_udp":`...)
+		b = appendUint(b, uint64(l.udpSize))
+		if l.flags&lookupDO != 0 {
+			b = append(b, `,"do":true`...)
+		} else {
+			b = append(b, `,"do":false`...)
+		}
+	}
+	if solicited && l.ecsLen != 0 || m != nil && m.ecsLen != 0 {
+		b = append(b, `,"ecs":"`...)
+		b = e.appendECS(b, w, l, m, solicited)
+		b = append(b, '"')
+	}
+	if m != nil && len(m.ede) > 0 {
+		b = append(b, `,"ede":[`...)
+		for i, o := range m.ede {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = append(b, `{"code":`...)
+			b = appendUint(b, uint64(o.code))
+			b = append(b, `,"text":"`...)
+			b = appendEDEText(b, m.raw[o.off:o.off+o.n])
+			b = append(b, `"}`...)
+		}
+		b = append(b, ']')
+	}
+	if cut || solicited && l.flags&lookupCut != 0 {
+		b = append(b, `,"cut":true`...)
+	}
+	b = append(b, e.level...)
+	e.suffix = append(b, "}\n"...)
+}
+
+// appendECS appends the client subnet: the query's address and source prefix length, and the scope where the response
+// has the option (RFC 7871 §6).
+func (e *encoder) appendECS(b []byte, w *worker, l *lookup, m *message, solicited bool) []byte {
+	var opt []byte
+	scope := -1
+	if m != nil && m.ecsLen != 0 {
+		opt = m.raw[m.ecsOff : m.ecsOff+m.ecsLen]
+		scope = int(opt[3])
+	}
+	if solicited && l.ecsLen != 0 {
+		opt = w.tab.ecsOf(l)
+	}
+	var a [16]byte
+	copy(a[:], opt[4:])
+	if opt[1] == 2 {
+		b = appendIPv6(b, a[:])
+	} else {
+		b = appendIPv4(b, a[:4])
+	}
+	b = append(b, '/')
+	b = appendUint(b, uint64(opt[2]))
+	if scope >= 0 {
+		b = append(b, '/')
+		b = appendUint(b, uint64(scope))
+	}
+	return b
+}
+
+// appendAddr appends a key's address (IPv4-mapped unless v6).
+func appendAddr(dst, a []byte, v6 bool) []byte {
+	if v6 {
+		return appendIPv6(dst, a)
+	}
+	return appendIPv4(dst, a[12:16])
+}
+
+// presetOwner makes the question's text, which the prefix holds, the text of owner names that point to the question,
+// where the response repeats it to the letter.
+func (e *encoder) presetOwner(w *worker, l *lookup, m *message) {
+	e.ownerSet = false
+	if m != nil && m.hasQuestion && e.json && string(m.raw[m.qname:m.qend]) == string(w.tab.nameOf(l)) {
+		e.owner = append(e.owner[:0], e.prefix[e.q[0]:e.q[1]]...)
+		e.ownerPtr, e.ownerSet = 0xc000|dnsHeaderLen, true
+	}
+}
+
+// rrLine appends the line of one RR.
+func (e *encoder) rrLine(b []byte, m *message, r *rr) []byte {
+	b = append(b, e.prefix...)
+	b = append(b, `,"aname":"`...)
+	b = e.appendOwner(b, m, r)
+	b = append(b, `","atype":"`...)
+	b = appendType(b, r.typ)
+	b = append(b, `","a":"`...)
+	b = appendEscapedRDATA(b, m, r)
+	b = append(b, `","ttl":`...)
+	b = appendUint(b, uint64(r.ttl))
+	switch r.section {
+	case sectionAuthority:
+		b = append(b, `,"section":"authority"`...)
+	case sectionAdditional:
+		b = append(b, `,"section":"additional"`...)
+	}
+	return append(b, e.suffix...)
+}
+
+func appendEscapedRDATA(b []byte, m *message, r *rr) []byte {
+	at := len(b)
+	b, esc := appendRDATA(b, m.raw, int(r.rdata), int(r.rdlen), r.typ)
+	if esc {
+		b = escapeTail(b, at)
+	}
+	return b
+}
+
+// appendOwner appends r's owner name, escaped. Most owners are a pointer to the question or the same pointer as
+// the RR before, so that text is copied instead of decoded again (a tenth of the time).
+func (e *encoder) appendOwner(b []byte, m *message, r *rr) []byte {
+	p := binary.BigEndian.Uint16(m.raw[r.name:])
+	isPtr := p >= 0xc000
+	if isPtr && e.ownerSet && p == e.ownerPtr {
+		return append(b, e.owner...)
+	}
+	at := len(b)
+	b, _, esc, _ := appendName(b, m.raw, int(r.name)) // was accepted before
+	if esc {
+		b = escapeTail(b, at)
+	}
+	if isPtr {
+		e.owner = append(e.owner[:0], b[at:]...)
+		e.ownerPtr, e.ownerSet = p, true
+	}
+	return b
+}
+
+// oneLine writes a lookup as one record (-layout lookup).
+func (e *encoder) oneLine(w *worker, m *message) {
+	if e.json {
+		b := append(w.cur.json, e.prefix...)
+		e.ownerSet = false
+		for s, name := range sectionArrays {
+			if e.sections>>s&1 == 0 {
+				continue
+			}
+			b = append(b, name...)
+			if m != nil {
+				b = e.appendSection(b, m, uint8(s))
+			}
+			b = append(b, ']')
+		}
+		w.cur.json = append(b, e.suffix...)
+	}
+	if e.msgpack {
+		w.cur.msgp = e.mp.lookupRecord(w.cur.msgp, e.sections, m)
+	}
+	w.lineDone()
+}
+
+// sectionArrays are the array fields of -layout lookup by section.
+var sectionArrays = [3]string{`,"answers":[`, `,"authorities":[`, `,"additionals":[`}
+
+func (e *encoder) appendSection(b []byte, m *message, section uint8) []byte {
+	first := true
+	for i := range m.rrs {
+		r := &m.rrs[i]
+		if r.section != section || r.typ == typeOPT || r.typ == typeTSIG {
+			continue
+		}
+		if !first {
+			b = append(b, ',')
+		}
+		first = false
+		b = append(b, `{"name":"`...)
+		b = e.appendOwner(b, m, r)
+		b = append(b, `","type":"`...)
+		b = appendType(b, r.typ)
+		if r.class != classIN {
+			b = append(b, `","class":"`...)
+			b = appendClass(b, r.class)
+		}
+		b = append(b, `","ttl":`...)
+		b = appendUint(b, uint64(r.ttl))
+		b = append(b, `,"data":"`...)
+		b = appendEscapedRDATA(b, m, r)
+		b = append(b, `"}`...)
+	}
+	return b
+}
