@@ -10,18 +10,18 @@ package main
 // absolute differences, since captures step backwards. A lookup is in exactly one state:
 //
 //	pending   a query that waits for its response, up to gc_age
-//	answered  its record was written; kept for rememberNs so that a second response is known for what it is
+//	transfer  a zone transfer over TCP whose first response came; further ones belong to it
 //	waiting   a response whose query was not seen (yet); after reorderNs it is written as unsolicited
 //
 // The three queues order lookups by arrival; an entry whose lookup has left that state is dead and skipped. Lookups
-// hold no pointers and live in pages that the garbage collector need not scan. Bounds: max lookups in all states, and
-// waitBytes of stored responses; what goes when they are reached: the oldest answered (nothing is lost), then the oldest
-// waiting (written early), then the oldest pending (counted as evicted).
+// hold no pointers and live in pages that the garbage collector need not scan. An answered lookup leaves the table at
+// once; answered.go remembers it. Bounds: max lookups in all states, and waitBytes of stored responses; what goes when
+// they are reached: the oldest waiting (written early, nothing is lost), then the oldest transfer, then the oldest
+// pending (counted as evicted).
 
 import "time"
 
 const (
-	rememberNs = int64(2 * time.Second)
 	// reorderNs is how long a response may wait for a query that the capture saw later. Packets of one flow that
 	// change places do so within milliseconds; a longer wait would only hold back the records of one-sided captures.
 	reorderNs = int64(2 * time.Second)
@@ -49,7 +49,7 @@ const keyTCP = 0x80
 const (
 	stateFree = iota
 	statePending
-	stateAnswered
+	stateTransfer
 	stateWaiting
 )
 
@@ -68,7 +68,7 @@ type lookup struct {
 	key      lookupKey
 	ts       int64  // first query (or the waiting response): packet time
 	seq      uint64 // and its sequence number
-	done     int64  // answered: time of the response
+	done     int64  // transfer: time of the newest response
 	hash     uint32
 	next     int32 // index+1 of the next lookup in the bucket, or in the free list
 	gen      uint32
@@ -142,8 +142,8 @@ type connTable struct {
 	overUsed int
 	overFree []int32
 
-	pending, answered, wait    ageQueue
-	nPending, nAnswered, nWait int
+	pending, transfer, wait    ageQueue
+	nPending, nTransfer, nWait int
 
 	waits     []waiting
 	waitFree  int32
@@ -281,10 +281,10 @@ func (t *connTable) enqueue(i int32, l *lookup) {
 		t.compact(&t.pending, t.nPending, statePending)
 		t.pending.push(it)
 		t.nPending++
-	case stateAnswered:
-		t.compact(&t.answered, t.nAnswered, stateAnswered)
-		t.answered.push(it)
-		t.nAnswered++
+	case stateTransfer:
+		t.compact(&t.transfer, t.nTransfer, stateTransfer)
+		t.transfer.push(it)
+		t.nTransfer++
 	case stateWaiting:
 		t.compact(&t.wait, t.nWait, stateWaiting)
 		t.wait.push(it)
@@ -314,8 +314,8 @@ func (t *connTable) leave(l *lookup) {
 	switch l.state {
 	case statePending:
 		t.nPending--
-	case stateAnswered:
-		t.nAnswered--
+	case stateTransfer:
+		t.nTransfer--
 	case stateWaiting:
 		t.nWait--
 		t.dropWait(l.wait)
@@ -323,10 +323,10 @@ func (t *connTable) leave(l *lookup) {
 	l.gen++
 }
 
-// answer turns a pending lookup into an answered one.
-func (t *connTable) answer(i int32, l *lookup, ts int64) {
+// transferring files l, whose next response came at ts, as a zone transfer under way.
+func (t *connTable) transferring(i int32, l *lookup, ts int64) {
 	t.leave(l)
-	l.state, l.done = stateAnswered, ts
+	l.state, l.done = stateTransfer, ts
 	t.enqueue(i, l)
 }
 
@@ -432,21 +432,4 @@ func (t *connTable) oldest(q *ageQueue, state uint8) int32 {
 		q.pop()
 	}
 	return -1
-}
-
-// forget frees up to n answered lookups whose time is over. Called with every new lookup, it keeps the table as small
-// as the traffic allows without a sweep.
-func (t *connTable) forget(now int64, n int) {
-	for range n {
-		i := t.oldest(&t.answered, stateAnswered)
-		if i < 0 {
-			return
-		}
-		l := t.at(i)
-		if distance(now, l.done) <= rememberNs {
-			return
-		}
-		t.answered.pop()
-		t.remove(i, l)
-	}
 }

@@ -5,7 +5,7 @@ package main
 import "io"
 
 // sinkQueueBytes bounds what waits for one sink.
-const sinkQueueBytes = 64 << 20
+const sinkQueueBytes = 8 << 20
 
 // openSinks opens every sink that cfg asks for, each behind its queue. block is the overflow policy: true for files,
 // false for live devices.

@@ -43,6 +43,7 @@ type workerCounters struct {
 	waitedShort       uint64 // unsolicited responses written before their time, because a bound was reached
 	evicted           uint64 // lookups given up because the table was full
 	evictedQueries    uint64
+	forgotten         uint64 // answered lookups that a bound made forget: a second response would count as unsolicited
 
 	status  [statusCount]uint64 // lookups written or counted, by status
 	records uint64
@@ -53,8 +54,8 @@ type workerCounters struct {
 	tcp tcpCounters
 
 	// gauges
-	pending, remembered, waiting uint64
-	tcpStreams, tcpBytes         uint64
+	pending, waiting     uint64
+	tcpStreams, tcpBytes uint64
 }
 
 // account is the sum of all counters as of the last chunk that was written. Safe for several goroutines.
@@ -149,6 +150,7 @@ func (a *account) summary(w io.Writer, sinks []sinkStats) {
 		item("duplicate_responses", t.duplicates)
 		item("evicted_lookups", t.evicted)
 		item("early_unsolicited", t.waitedShort)
+		item("forgotten_lookups", t.forgotten)
 	})
 	for _, s := range sinks {
 		if s.dropped+s.failed+s.resent > 0 {

@@ -16,8 +16,8 @@ import "encoding/binary"
 const (
 	// partCount and partSize bound a worker's output in flight: together they hold a little more than the lines of
 	// one chunk for the default of eight workers.
-	partCount = 4
-	partSize  = 64 << 10
+	partCount = 8
+	partSize  = 32 << 10
 	// partKeep is the capacity above which a part's buffer (one huge line) is not kept for reuse.
 	partKeep = 1 << 20
 )
@@ -68,6 +68,7 @@ type worker struct {
 	enc   encoder
 	cur   *part
 	tab   *connTable
+	done  *answeredSet
 	tcp   *tcpTable
 	count workerCounters
 	msg   message
@@ -201,7 +202,7 @@ func (w *worker) dns(f *flow, hash uint64, tcp bool, raw []byte, wire int, ts in
 	if f.v6 {
 		key[38] |= viewV6
 	}
-	h := uint32(mix(hash^uint64(m.id), 0x9e3779b97f4a7c15^uint64(key[38])) >> 32)
+	h := mix(hash^uint64(m.id), 0x9e3779b97f4a7c15^uint64(key[38]))
 	q := question{qtype: m.qtype, qclass: m.qclass}
 	if m.hasQuestion {
 		q.name = w.questionName(m)
@@ -249,8 +250,8 @@ func (w *worker) questionName(m *message) []byte {
 
 // query files a query: another attempt of a pending lookup, the late other half of a waiting response, or a new
 // lookup.
-func (w *worker) query(key *lookupKey, h uint32, q *question, wire int, cut bool, ts int64, seq uint64, vlan uint16) {
-	t := w.tab
+func (w *worker) query(key *lookupKey, h64 uint64, q *question, wire int, cut bool, ts int64, seq uint64, vlan uint16) {
+	t, h := w.tab, uint32(h64>>32)
 	i, same, oldest := t.find(key, h, q, 1<<statePending|1<<stateWaiting)
 	if i >= 0 {
 		l := t.at(i)
@@ -264,7 +265,7 @@ func (w *worker) query(key *lookupKey, h uint32, q *question, wire int, cut bool
 		case l.state == statePending:
 			w.unanswered(i, l)
 		case distance(ts, l.ts) <= reorderNs:
-			w.early(i, l, q, wire, cut, ts, seq, vlan)
+			w.early(i, l, h64, q, wire, cut, ts, seq, vlan)
 			return
 		default:
 			w.unsolicited(i, l)
@@ -277,7 +278,6 @@ func (w *worker) query(key *lookupKey, h uint32, q *question, wire int, cut bool
 	l.seq = seq
 	w.fillQuery(l, q, wire, cut, ts, vlan)
 	t.enqueue(i, l)
-	t.forget(ts, 2)
 }
 
 // fillQuery stores what a record will need of the query in w.msg.
@@ -313,32 +313,32 @@ func (w *worker) fillQuery(l *lookup, q *question, wire int, cut bool, ts int64,
 }
 
 // response completes a lookup, or is a further message of a zone transfer, a duplicate, or has to wait.
-func (w *worker) response(key *lookupKey, h uint32, q *question, wire int, cut bool, ts int64, seq uint64, vlan uint16) {
-	t := w.tab
-	i, same, oldest := t.find(key, h, q, 1<<statePending)
+func (w *worker) response(key *lookupKey, h64 uint64, q *question, wire int, cut bool, ts int64, seq uint64, vlan uint16) {
+	t, h := w.tab, uint32(h64>>32)
+	i, same, oldest := t.find(key, h, q, 1<<statePending|1<<stateTransfer)
 	if i >= 0 {
 		l := t.at(i)
-		if distance(ts, l.ts) <= w.gcAge {
-			w.count.matched++
-			w.observe(ts - l.ts)
-			w.enc.lookup(w, l, &w.msg, ts, ts-l.ts, wire, cut, vlan, 0)
-			t.answer(i, l, ts)
-			return
-		}
-		w.unanswered(i, l)
-	} else if i, _, _ = t.find(key, h, q, 1<<stateAnswered); i >= 0 {
-		l := t.at(i)
-		if isTransfer(l) && distance(ts, l.done) <= w.gcAge {
+		switch {
+		case l.state == stateTransfer && distance(ts, l.done) <= w.gcAge:
 			// RFC 5936 §2.2: the response to AXFR (and IXFR) over TCP may be many messages.
 			w.count.continued++
 			w.enc.lookup(w, l, &w.msg, ts, ts-l.ts, wire, cut, vlan, 0)
-			t.answer(i, l, ts)
+			t.transferring(i, l, ts)
 			return
-		}
-		if distance(ts, l.done) <= rememberNs {
-			w.count.duplicates++
+		case l.state == stateTransfer:
+			t.remove(i, l)
+		case distance(ts, l.ts) <= w.gcAge:
+			w.count.matched++
+			w.observe(ts - l.ts)
+			w.enc.lookup(w, l, &w.msg, ts, ts-l.ts, wire, cut, vlan, 0)
+			w.answered(i, l, h64, q, ts)
 			return
+		default:
+			w.unanswered(i, l)
 		}
+	} else if q.name != nil && w.done.has(fingerprint(h64, q), ts) {
+		w.count.duplicates++
+		return
 	}
 	if same >= sameKeyMax {
 		w.evict(oldest)
@@ -356,7 +356,35 @@ func (w *worker) response(key *lookupKey, h uint32, q *question, wire int, cut b
 	l.wait = t.keepWait(w.msg.raw, ts, wire, cut)
 	t.store(l, q, nil)
 	t.enqueue(i, l)
-	t.forget(ts, 2)
+}
+
+// answered takes a lookup whose record was written out of the table, and remembers it.
+func (w *worker) answered(i int32, l *lookup, h64 uint64, q *question, ts int64) {
+	if isTransfer(l) {
+		w.tab.transferring(i, l, ts)
+		return
+	}
+	if q.name != nil {
+		w.done.add(fingerprint(h64, q), ts)
+	}
+	w.tab.remove(i, l)
+}
+
+// fingerprint hashes a lookup's key (already hashed to h) and its question. Bit 5 is set in every byte of the name,
+// which makes letters equal in both cases; the few other bytes that this makes equal are no matter in a hash.
+func fingerprint(h uint64, q *question) uint64 {
+	const fold = 0x2020202020202020
+	h ^= uint64(q.qtype)<<16 | uint64(q.qclass)
+	b := q.name
+	for len(b) >= 8 {
+		h = mix(h^binary.LittleEndian.Uint64(b)|fold, 0xa0761d6478bd642f)
+		b = b[8:]
+	}
+	var tail uint64
+	for i, c := range b {
+		tail |= uint64(c|0x20) << (8 * i)
+	}
+	return mix(h^tail, 0xe7037ed1a0b428db)
 }
 
 // isTransfer says whether l is a zone transfer over TCP.
@@ -365,7 +393,7 @@ func isTransfer(l *lookup) bool {
 }
 
 // early completes a lookup whose response was seen before its query (in w.msg).
-func (w *worker) early(i int32, l *lookup, q *question, wire int, cut bool, ts int64, seq uint64, vlan uint16) {
+func (w *worker) early(i int32, l *lookup, h64 uint64, q *question, wire int, cut bool, ts int64, seq uint64, vlan uint16) {
 	t := w.tab
 	wt := t.waits[l.wait]
 	w.late.parse(wt.raw) // it was accepted before
@@ -380,7 +408,7 @@ func (w *worker) early(i int32, l *lookup, q *question, wire int, cut bool, ts i
 	}
 	w.fillQuery(l, q, wire, cut, ts, vlan)
 	w.enc.lookup(w, l, &w.late, wt.ts, wt.ts-ts, wt.wire, wt.cut, respVLAN, 0)
-	t.answer(i, l, ts)
+	w.answered(i, l, h64, q, ts)
 }
 
 // unanswered writes a pending lookup off.
@@ -424,9 +452,9 @@ func (w *worker) evict(i int32) {
 func (w *worker) makeRoom() {
 	t := w.tab
 	for t.live >= t.max {
-		i := t.oldest(&t.answered, stateAnswered)
+		i := t.oldest(&t.wait, stateWaiting)
 		if i < 0 {
-			i = t.oldest(&t.wait, stateWaiting)
+			i = t.oldest(&t.transfer, stateTransfer)
 		}
 		if i < 0 {
 			i = t.oldest(&t.pending, statePending)
@@ -448,7 +476,13 @@ func (w *worker) tick(v *view) {
 		w.expirePending(v.ts, false)
 	}
 	w.expireWaiting(v.ts, false)
-	t.forget(v.ts, t.nAnswered)
+	for i := t.oldest(&t.transfer, stateTransfer); i >= 0; i = t.oldest(&t.transfer, stateTransfer) {
+		l := t.at(i)
+		if distance(v.ts, l.done) <= w.gcAge {
+			break
+		}
+		t.remove(i, l)
+	}
 	w.atTick = false
 }
 
@@ -501,7 +535,7 @@ func (w *worker) expireWaiting(now int64, all bool) {
 func (w *worker) snapshot(to *workerCounters) {
 	*to = w.count
 	to.pending = uint64(w.tab.nPending)
-	to.remembered = uint64(w.tab.nAnswered)
+	to.forgotten = w.done.forgotten
 	to.waiting = uint64(w.tab.nWait)
 	to.tcp = *w.tcp.counters()
 	to.tcpStreams, to.tcpBytes = uint64(w.tcp.streamsHeld()), uint64(w.tcp.bytesHeld())
