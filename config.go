@@ -132,17 +132,17 @@ const (
 func optionTable() []option {
 	return []option{
 		{flag: "pcap", env: "PDNS_PCAP_FILE", arg: "FILE", group: groupInput,
-			meaning: "capture file to read",
+			meaning: "capture to read: pcap or pcapng, plain or compressed with gzip or zstd; - is standard input",
 			set:     setString(func(c *config) *string { return &c.pcap })},
 		{flag: "bpf", env: "PDNS_BPF", arg: "EXPR", def: "port 53", group: groupInput,
 			meaning: "packets to look at; the default also takes VLAN-tagged DNS and its IP fragments, an expression given here means what it means to tcpdump",
 			set:     setString(func(c *config) *string { return &c.bpf })},
 
 		{flag: "gc_age", env: "PDNS_GC_AGE", arg: "DURATION", def: "-1m", group: groupMatching,
-			meaning: "how long a query waits for its response, or a response for its query, in packet time; 1m and -1m mean the same",
+			meaning: "how long a query waits for its response, in packet time, before it counts as unanswered; 1m and -1m mean the same",
 			set:     setDuration(func(c *config) *time.Duration { return &c.gcAge })},
 		{flag: "gc_interval", env: "PDNS_GC_INTERVAL", arg: "DURATION", def: "3m", group: groupMatching,
-			meaning: "how often those that have waited too long are looked for, in packet time; the sign means nothing",
+			meaning: "how often queries that have waited too long are looked for, in packet time; the sign means nothing",
 			set:     setDuration(func(c *config) *time.Duration { return &c.gcInterval })},
 		{flag: "max_pending", env: "PDNS_MAX_PENDING", arg: "N", def: "1000000", group: groupMatching,
 			meaning: "lookups that may wait at once, all workers together; beyond it the oldest are given up and counted",

@@ -279,27 +279,7 @@ func readmeFlags() string {
 }
 
 func TestReadmeFlags(t *testing.T) {
-	const begin, end = "<!-- flags:begin -->\n", "<!-- flags:end -->\n"
-	text, err := os.ReadFile("README.md")
-	if err != nil {
-		t.Fatalf("read the README: %v", err)
-	}
-	before, rest, ok := strings.Cut(string(text), begin)
-	got, after, ok2 := strings.Cut(rest, end)
-	if !ok || !ok2 {
-		t.Fatalf("the README has no markers %q and %q", begin, end)
-	}
-	want := readmeFlags()
-	if got == want {
-		return
-	}
-	if *update {
-		if err := os.WriteFile("README.md", []byte(before+begin+want+end+after), 0o644); err != nil {
-			t.Fatalf("write the README: %v", err)
-		}
-		return
-	}
-	t.Errorf("the README's flags table differs from the option table (-update rewrites it)\ngot:\n%s\nwant:\n%s", got, want)
+	checkReadme(t, "flags", readmeFlags())
 }
 
 func TestHelpNamesEverything(t *testing.T) {
