@@ -566,6 +566,9 @@ func (t *tcpTable) inOrder(s *tcpStream, d int, p []byte, wire int) {
 		t.feed(s, d, p[:gap], start)
 		start = false
 		p = p[gap:]
+		if h.hold == 0 || t.hold(h.hold).first == 0 {
+			break // given up
+		}
 		// The piece was seen first.
 		before := h.next
 		t.popNode(s, d)
@@ -1414,16 +1417,22 @@ func (t *tcpTable) find(fl *flow, hash uint64) (i int32, d int) {
 	for i = t.buckets[t.bucket(hash)]; i != 0; {
 		s := t.stream(i)
 		if s.hash == hash {
-			if s.key == *fl {
+			k := &s.key
+			if k.sport == fl.sport && k.dport == fl.dport && k.v6 == fl.v6 && tcpSameAddr(&k.src, &fl.src) && tcpSameAddr(&k.dst, &fl.dst) {
 				return i, 0
 			}
-			if s.key.sport == fl.dport && s.key.dport == fl.sport && s.key.src == fl.dst && s.key.dst == fl.src && s.key.v6 == fl.v6 {
+			if k.sport == fl.dport && k.dport == fl.sport && k.v6 == fl.v6 && tcpSameAddr(&k.src, &fl.dst) && tcpSameAddr(&k.dst, &fl.src) {
 				return i, 1
 			}
 		}
 		i = s.chain
 	}
 	return 0, 0
+}
+
+// tcpSameAddr is *a == *b, which the compiler makes a call of.
+func tcpSameAddr(a, b *[16]byte) bool {
+	return binary.NativeEndian.Uint64(a[:]) == binary.NativeEndian.Uint64(b[:]) && binary.NativeEndian.Uint64(a[8:]) == binary.NativeEndian.Uint64(b[8:])
 }
 
 // bucket spreads the hash once more, since the same hash chose the worker: its raw bits may be alike in one table.
