@@ -82,19 +82,19 @@ const (
 	tcpHeaderLen  = 20 // RFC 9293 §3.1
 	dnsHeaderLen  = 12 // RFC 1035 §4.1.1
 	tcpMaxPiece   = 65535 + 2
-	tcpMaxNodes   = 64              // separate out-of-order pieces a direction may hold
-	tcpWindow     = 1 << 24         // sequence distance beyond which a segment is no part of the same stream
-	tcpAfterEnd   = 1 << 12         // payload this far behind a FIN is stray; farther, a new stream
-	tcpSearchMax  = 4 * tcpMaxPiece // bytes searched for a boundary before a direction is given up
-	tcpCarry      = 512             // bytes joined to a search window: more than a candidate needs to be decided
-	tcpShortsMax  = 4               // empty and short messages allowed before the first real one
-	tcpClosedMax  = 4096            // closed connections remembered, so that late copies of their segments are known
-	tcpLingerNs   = 10e9            // and for how long
-	tcpHoldCost   = 128             // bytes charged for a hold, beside its buffer
-	tcpNodeCost   = 64              // and for a node
-	tcpOpcodes    = 1<<0 | 1<<1 | 1<<2 | 1<<4 | 1<<5 | 1<<6
-	tcpFirstTrust = 1 // messages after which the framing of a stream seen from its SYN is trusted
-	tcpJoinTrust  = 2 // and of one that was joined or found again
+	tcpMaxNodes   = 64                                      // separate out-of-order pieces a direction may hold
+	tcpWindow     = 1 << 24                                 // sequence distance beyond which a segment is no part of the same stream
+	tcpAfterEnd   = 1 << 12                                 // payload this far behind a FIN is stray; farther, a new stream
+	tcpSearchMax  = 4 * tcpMaxPiece                         // bytes searched for a boundary before a direction is given up
+	tcpCarry      = 512                                     // bytes joined to a search window: more than a candidate needs to be decided
+	tcpShortsMax  = 4                                       // empty and short messages allowed before the first real one
+	tcpClosedMax  = 4096                                    // closed connections remembered, so that late copies of their segments are known
+	tcpLingerNs   = 10e9                                    // and for how long
+	tcpHoldCost   = 128                                     // bytes charged for a hold, beside its buffer
+	tcpNodeCost   = 64                                      // and for a node
+	tcpOpcodes    = 1<<0 | 1<<1 | 1<<2 | 1<<4 | 1<<5 | 1<<6 // QUERY, IQUERY, STATUS, NOTIFY, UPDATE, DSO
+	tcpFirstTrust = 1                                       // messages after which the framing of a stream seen from its SYN is trusted
+	tcpJoinTrust  = 2                                       // and of one that was joined or found again
 )
 
 // States of a direction.
@@ -141,7 +141,7 @@ type tcpHalf struct {
 	shorts  uint8
 }
 
-// tcpStream is one connection, 160 bytes without pointers. Index 0 is none.
+// tcpStream is one connection, 152 bytes without pointers. Index 0 is none.
 type tcpStream struct {
 	hash       uint64
 	last       int64  // time of its last packet
@@ -218,8 +218,8 @@ type tcpTable struct {
 	bufs      [len(tcpClasses)][][]byte // free buffers
 	used      int                       // bytes charged
 	spare     int                       // bytes of free buffers; used+spare never exceeds totalBytes
-	settling  bool
-	maxClosed int
+	settling  bool                      // something is being given up: nothing else may be for its sake
+	maxClosed int                       // closed connections remembered
 }
 
 // newTCPTable returns an empty table.
