@@ -81,19 +81,19 @@ type tcpCounters struct {
 const (
 	tcpHeaderLen  = 20 // RFC 9293 §3.1
 	tcpMaxPiece   = 65535 + 2
-	tcpMaxNodes   = 64              // separate out-of-order pieces a direction may hold
-	tcpWindow     = 1 << 24         // sequence distance beyond which a segment is no part of the same stream
-	tcpAfterEnd   = 1 << 12         // payload this far behind a FIN is stray; farther, a new stream
-	tcpSearchMax  = 4 * tcpMaxPiece // bytes searched for a boundary before a direction is given up
-	tcpCarry      = 512             // bytes joined to a search window: more than a candidate needs to be decided
-	tcpShortsMax  = 4               // empty and short messages allowed before the first real one
-	tcpClosedMax  = 4096            // closed connections remembered, so that late copies of their segments are known
-	tcpLingerNs   = 10e9            // and for how long
-	tcpHoldCost   = 128             // bytes charged for a hold, beside its buffer
-	tcpNodeCost   = 64              // and for a node
-	tcpOpcodes    = 1<<0 | 1<<1 | 1<<2 | 1<<4 | 1<<5 | 1<<6
-	tcpFirstTrust = 1 // messages after which the framing of a stream seen from its SYN is trusted
-	tcpJoinTrust  = 2 // and of one that was joined or found again
+	tcpMaxNodes   = 64                                      // separate out-of-order pieces a direction may hold
+	tcpWindow     = 1 << 24                                 // sequence distance beyond which a segment is no part of the same stream
+	tcpAfterEnd   = 1 << 12                                 // payload this far behind a FIN is stray; farther, a new stream
+	tcpSearchMax  = 4 * tcpMaxPiece                         // bytes searched for a boundary before a direction is given up
+	tcpCarry      = 512                                     // bytes joined to a search window: more than a candidate needs to be decided
+	tcpShortsMax  = 4                                       // empty and short messages allowed before the first real one
+	tcpClosedMax  = 4096                                    // closed connections remembered, so that late copies of their segments are known
+	tcpLingerNs   = 10e9                                    // and for how long
+	tcpHoldCost   = 128                                     // bytes charged for a hold, beside its buffer
+	tcpNodeCost   = 64                                      // and for a node
+	tcpOpcodes    = 1<<0 | 1<<1 | 1<<2 | 1<<4 | 1<<5 | 1<<6 // QUERY, IQUERY, STATUS, NOTIFY, UPDATE, DSO
+	tcpFirstTrust = 1                                       // messages after which the framing of a stream seen from its SYN is trusted
+	tcpJoinTrust  = 2                                       // and of one that was joined or found again
 )
 
 // States of a direction.
@@ -140,7 +140,7 @@ type tcpHalf struct {
 	shorts  uint8
 }
 
-// tcpStream is one connection, 160 bytes without pointers. Index 0 is none.
+// tcpStream is one connection, 152 bytes without pointers. Index 0 is none.
 type tcpStream struct {
 	hash       uint64
 	last       int64  // time of its last packet
@@ -217,8 +217,8 @@ type tcpTable struct {
 	bufs      [len(tcpClasses)][][]byte // free buffers
 	used      int                       // bytes charged
 	spare     int                       // bytes of free buffers; used+spare never exceeds totalBytes
-	settling  bool
-	maxClosed int
+	settling  bool                      // something is being given up: nothing else may be for its sake
+	maxClosed int                       // closed connections remembered
 }
 
 // newTCPTable returns an empty table.
@@ -565,6 +565,9 @@ func (t *tcpTable) inOrder(s *tcpStream, d int, p []byte, wire int) {
 		t.feed(s, d, p[:gap], start)
 		start = false
 		p = p[gap:]
+		if h.hold == 0 || t.hold(h.hold).first == 0 {
+			break // given up
+		}
 		// The piece was seen first.
 		before := h.next
 		t.popNode(s, d)
@@ -1413,16 +1416,22 @@ func (t *tcpTable) find(fl *flow, hash uint64) (i int32, d int) {
 	for i = t.buckets[t.bucket(hash)]; i != 0; {
 		s := t.stream(i)
 		if s.hash == hash {
-			if s.key == *fl {
+			k := &s.key
+			if k.sport == fl.sport && k.dport == fl.dport && k.v6 == fl.v6 && tcpSameAddr(&k.src, &fl.src) && tcpSameAddr(&k.dst, &fl.dst) {
 				return i, 0
 			}
-			if s.key.sport == fl.dport && s.key.dport == fl.sport && s.key.src == fl.dst && s.key.dst == fl.src && s.key.v6 == fl.v6 {
+			if k.sport == fl.dport && k.dport == fl.sport && k.v6 == fl.v6 && tcpSameAddr(&k.src, &fl.dst) && tcpSameAddr(&k.dst, &fl.src) {
 				return i, 1
 			}
 		}
 		i = s.chain
 	}
 	return 0, 0
+}
+
+// tcpSameAddr is *a == *b, which the compiler makes a call of.
+func tcpSameAddr(a, b *[16]byte) bool {
+	return binary.NativeEndian.Uint64(a[:]) == binary.NativeEndian.Uint64(b[:]) && binary.NativeEndian.Uint64(a[8:]) == binary.NativeEndian.Uint64(b[8:])
 }
 
 // bucket spreads the hash once more, since the same hash chose the worker: its raw bits may be alike in one table.
