@@ -132,7 +132,7 @@ func rdataLayout(typ uint16) string {
 // RDATA of no octets, as in an UPDATE (RFC 2136 §2.5.2), is `\# 0` for every type.
 func appendRDATA(dst, msg []byte, off, n int, typ uint16) (out []byte, esc bool) {
 	switch typ {
-	case rrTypeA: // by the table it takes two to three times as long, a name a quarter more (BenchmarkAppendRDATA)
+	case rrTypeA: // by the table it takes 2.5 to 3.5 times as long, a name 1.3 times (BenchmarkAppendRDATA)
 		if n == 4 {
 			return appendIPv4(dst, msg[off:off+4]), false
 		}
