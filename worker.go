@@ -16,7 +16,7 @@ import "encoding/binary"
 const (
 	// partCount and partSize bound a worker's output in flight: together they hold a little more than the lines of
 	// one chunk for the default of eight workers.
-	partCount = 8
+	partCount = 4
 	partSize  = 32 << 10
 	// partKeep is the capacity above which a part's buffer (one huge line) is not kept for reuse.
 	partKeep = 1 << 20
@@ -467,6 +467,7 @@ func (w *worker) makeRoom() {
 func (w *worker) tick(v *view) {
 	w.seq, w.atTick = v.seq, true
 	w.tcp.tick(v.ts)
+	w.done.tick(v.ts)
 	t := w.tab
 	if !w.gcStarted {
 		w.gcStarted, w.lastGC = true, v.ts
