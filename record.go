@@ -55,13 +55,15 @@ type encoder struct {
 
 	second   int64    // cached second of stamp
 	stamp    [20]byte // 2006-01-02T15:04:05.
-	prefix   []byte
+	prefix   []byte   // of the current lookup; where the part holds its first line, or in scratch
+	first    bool     // the prefix was just encoded in place: the next line need not copy it
+	scratch  []byte
 	suffix   []byte
 	q        [2]int // where prefix holds the question's text, for owner names that point to it
-	qesc     bool
 	owner    []byte // text of the last owner name that was a pointer, escaped
 	ownerPtr uint16
 	ownerSet bool
+	servers  [serverCache]serverText
 	mp       msgpackEncoder
 }
 
@@ -239,8 +241,7 @@ func (e *encoder) lookup(w *worker, l *lookup, m *message, tstamp, elapsed int64
 	}
 	if lines == 0 {
 		if e.json {
-			b := append(w.cur.json, e.prefix...)
-			b = append(b, `,"atype":"","a":"`...)
+			b := append(e.line(w.cur.json), `,"atype":"","a":"`...)
 			if m != nil && m.rcode() != rcodeNoError {
 				b = appendRcode(b, m.rcode())
 			}
@@ -256,7 +257,8 @@ func (e *encoder) lookup(w *worker, l *lookup, m *message, tstamp, elapsed int64
 
 // encodePrefix encodes the fields up to status.
 func (e *encoder) encodePrefix(w *worker, l *lookup, m *message, tstamp int64, vlan uint16, status uint8) {
-	b := append(e.prefix[:0], `{"tstamp":"`...)
+	at := len(w.cur.json)
+	b := append(w.cur.json, `{"tstamp":"`...)
 	b = e.appendTime(b, tstamp)
 	b = append(b, e.sensor...)
 	b = appendUint(b, uint64(binary.BigEndian.Uint16(l.key[36:])))
@@ -264,15 +266,7 @@ func (e *encoder) encodePrefix(w *worker, l *lookup, m *message, tstamp int64, v
 	b = appendAddr(b, l.key[0:16], l.key[38]&viewV6 != 0)
 	b = append(b, `","sport":"`...)
 	b = appendUint(b, uint64(binary.BigEndian.Uint16(l.key[32:])))
-	b = append(b, `","dst":"`...)
-	b = appendAddr(b, l.key[16:32], l.key[38]&viewV6 != 0)
-	b = append(b, `","dport":"`...)
-	b = appendUint(b, uint64(binary.BigEndian.Uint16(l.key[34:])))
-	if l.key[38]&keyTCP != 0 {
-		b = append(b, `","protocol":"tcp"`...)
-	} else {
-		b = append(b, `","protocol":"udp"`...)
-	}
+	b = e.appendServer(b, &l.key)
 	if vlan != 0 {
 		b = append(b, `,"vlan":`...)
 		b = appendUint(b, uint64(vlan))
@@ -284,10 +278,10 @@ func (e *encoder) encodePrefix(w *worker, l *lookup, m *message, tstamp int64, v
 	}
 	b = append(b, `,"q":"`...)
 	e.q[0] = len(b)
-	e.qesc = false
 	if l.nameLen != 0 {
-		b, _, e.qesc, _ = appendName(b, w.tab.nameOf(l), 0) // was accepted before
-		if e.qesc {
+		var esc bool
+		b, _, esc, _ = appendName(b, w.tab.nameOf(l), 0) // was accepted before
+		if esc {
 			b = escapeTail(b, e.q[0])
 		}
 	}
@@ -308,7 +302,58 @@ func (e *encoder) encodePrefix(w *worker, l *lookup, m *message, tstamp int64, v
 	}
 	b = append(b, `,"status":"`...)
 	b = append(b, statusNames[status]...)
-	e.prefix = append(b, '"')
+	w.cur.json = append(b, '"')
+	e.prefix = w.cur.json[at:]
+	e.q[0] -= at
+	e.q[1] -= at
+	e.first = true
+}
+
+// serverCache is how many servers' texts an encoder keeps. A sensor sees few servers and many clients.
+const serverCache = 16
+
+// serverText is the JSON from the client's port to the protocol of the lookups of one server.
+type serverText struct {
+	key lookupKey // of the server: the rest is zero
+	n   uint8
+	txt [96]byte
+}
+
+// appendServer appends the server's address and port and the protocol, which are the same for most lookups: copied from
+// a small cache they take a third of the time that the IPv6 text alone takes.
+func (e *encoder) appendServer(b []byte, key *lookupKey) []byte {
+	var k lookupKey
+	copy(k[16:32], key[16:32])
+	k[34], k[35], k[38] = key[34], key[35], key[38]
+	c := &e.servers[(k[31]^k[27]*7^k[35]^k[38]>>3)%serverCache]
+	if c.n == 0 || c.key != k {
+		t := append(c.txt[:0], `","dst":"`...)
+		t = appendAddr(t, k[16:32], k[38]&viewV6 != 0)
+		t = append(t, `","dport":"`...)
+		t = appendUint(t, uint64(binary.BigEndian.Uint16(k[34:])))
+		if k[38]&keyTCP != 0 {
+			t = append(t, `","protocol":"tcp"`...)
+		} else {
+			t = append(t, `","protocol":"udp"`...)
+		}
+		c.key, c.n = k, uint8(len(t))
+	}
+	return append(b, c.txt[:c.n]...)
+}
+
+// keep moves the prefix out of a part that is about to be sent, for the lines that may follow.
+func (e *encoder) keep() {
+	e.scratch = append(e.scratch[:0], e.prefix...)
+	e.prefix = e.scratch
+}
+
+// line begins a line with the prefix, which is already there for the first one.
+func (e *encoder) line(b []byte) []byte {
+	if e.first {
+		e.first = false
+		return b
+	}
+	return append(b, e.prefix...)
 }
 
 // lookupOpcode is the opcode of the query, or of the response where no query was seen.
@@ -425,8 +470,7 @@ func (e *encoder) presetOwner(w *worker, l *lookup, m *message) {
 
 // rrLine appends the line of one RR.
 func (e *encoder) rrLine(b []byte, m *message, r *rr) []byte {
-	b = append(b, e.prefix...)
-	b = append(b, `,"aname":"`...)
+	b = append(e.line(b), `,"aname":"`...)
 	b = e.appendOwner(b, m, r)
 	b = append(b, `","atype":"`...)
 	b = appendType(b, r.typ)
@@ -475,7 +519,7 @@ func (e *encoder) appendOwner(b []byte, m *message, r *rr) []byte {
 // oneLine writes a lookup as one record (-layout lookup).
 func (e *encoder) oneLine(w *worker, m *message) {
 	if e.json {
-		b := append(w.cur.json, e.prefix...)
+		b := e.line(w.cur.json)
 		e.ownerSet = false
 		for s, name := range sectionArrays {
 			if e.sections>>s&1 == 0 {

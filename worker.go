@@ -189,6 +189,7 @@ func (w *worker) lineDone() {
 	w.records++
 	if len(p.json) >= partSize {
 		w.closeTag()
+		w.enc.keep()
 		w.send()
 	}
 }
