@@ -8,8 +8,8 @@ package main
 //
 // Rules: append style, no reflection, no allocation; a map is header + prefix + RR + suffix, as a line is. Every header
 // has the shortest form there is, so equal records are equal bytes; only a negative elapsed is an int 64 whatever its
-// size. The length of a text is known when it is written: one byte is kept free before it (roomForHeader), and
-// closeString makes a header of it, moving the text if it is longer than most.
+// size. The length of a text is known when it is written: one byte is kept free before it (msgpackRoom), and
+// closeMsgpackString makes a header of it, moving the text if it is longer than most.
 
 import (
 	"encoding/binary"
@@ -37,7 +37,7 @@ const (
 	msgpackTrue     = "\xc3"
 	msgpackMinusOne = "\xff"
 
-	roomForHeader = "\x00"
+	msgpackRoom = "\x00"
 )
 
 // msgpackParts is what an encoder keeps for msgpack: the constant fields, and the parts that are the same for all RRs
@@ -51,13 +51,13 @@ type msgpackParts struct {
 }
 
 func newMsgpackParts(sensor, level string) (p msgpackParts) {
-	p.sensor = append(p.sensor, "\xa6sensor"+roomForHeader...)
+	p.sensor = append(p.sensor, "\xa6sensor"+msgpackRoom...)
 	at := len(p.sensor)
-	p.sensor = closeString(appendUTF8(p.sensor, []byte(sensor)), at)
+	p.sensor = closeMsgpackString(appendUTF8(p.sensor, []byte(sensor)), at)
 	if level != "" {
-		p.level = append(p.level, "\xa5level"+roomForHeader...)
+		p.level = append(p.level, "\xa5level"+msgpackRoom...)
 		at := len(p.level)
-		p.level = closeString(appendUTF8(p.level, []byte(level)), at)
+		p.level = closeMsgpackString(appendUTF8(p.level, []byte(level)), at)
 	}
 	return p
 }
@@ -66,7 +66,7 @@ func newMsgpackParts(sensor, level string) (p msgpackParts) {
 var msgpackFlags = func() (t [64]string) {
 	for i := range t {
 		for k, name := range flagNames {
-			t[i] += string(appendString(nil, name))
+			t[i] += string(appendMsgpackString(nil, name))
 			if i>>k&1 == 1 {
 				t[i] += msgpackTrue
 			} else {
@@ -77,27 +77,27 @@ var msgpackFlags = func() (t [64]string) {
 	return t
 }()
 
-// appendString appends s, which is valid UTF-8, as a str.
-func appendString[T string | []byte](b []byte, s T) []byte {
+// appendMsgpackString appends s, which is valid UTF-8, as a str.
+func appendMsgpackString[T string | []byte](b []byte, s T) []byte {
 	if len(s) < 32 {
 		b = append(b, msgpackFixStr|byte(len(s)))
 		return append(b, s...)
 	}
-	b = append(b, roomForHeader...)
+	b = append(b, msgpackRoom...)
 	at := len(b)
-	return closeString(append(b, s...), at)
+	return closeMsgpackString(append(b, s...), at)
 }
 
-// closeString makes a str of the text b[at:] and the byte that was kept free before it.
-func closeString(b []byte, at int) []byte {
+// closeMsgpackString makes a str of the text b[at:] and the byte that was kept free before it.
+func closeMsgpackString(b []byte, at int) []byte {
 	if n := len(b) - at; n < 32 {
 		b[at-1] = msgpackFixStr | byte(n)
 		return b
 	}
-	return closeLongString(b, at)
+	return closeLongMsgpackString(b, at)
 }
 
-func closeLongString(b []byte, at int) []byte {
+func closeLongMsgpackString(b []byte, at int) []byte {
 	n := len(b) - at
 	switch {
 	case n <= 0xff:
@@ -143,9 +143,9 @@ func appendMsgpackUint(b []byte, v uint64) []byte {
 	return binary.BigEndian.AppendUint64(append(b, msgpackUint64), v)
 }
 
-// appendArrayHeader appends the header of an array of n elements. A message of 64 KiB has fewer than 65,536 RRs, and
+// appendMsgpackArray appends the header of an array of n elements. A message of 64 KiB has fewer than 65,536 RRs, and
 // fewer EDNS options.
-func appendArrayHeader(b []byte, n int) []byte {
+func appendMsgpackArray(b []byte, n int) []byte {
 	if n < 16 {
 		return append(b, msgpackFixArray|byte(n))
 	}
@@ -161,22 +161,22 @@ func (e *encoder) msgpackPrefix(w *worker, l *lookup, m *message, tstamp int64, 
 	b = append(b, e.mp.sensor...)
 	b = append(b, "\xa8query_id"...)
 	b = appendMsgpackUint(b, uint64(binary.BigEndian.Uint16(l.key[36:])))
-	b = append(b, "\xa3src"+roomForHeader...)
+	b = append(b, "\xa3src"+msgpackRoom...)
 	at := len(b)
 	b = appendAddr(b, l.key[0:16], l.key[38]&viewV6 != 0)
-	b = closeString(b, at)
-	b = append(b, "\xa5sport"+roomForHeader...)
+	b = closeMsgpackString(b, at)
+	b = append(b, "\xa5sport"+msgpackRoom...)
 	at = len(b)
 	b = appendUint(b, uint64(binary.BigEndian.Uint16(l.key[32:])))
-	b = closeString(b, at)
-	b = append(b, "\xa3dst"+roomForHeader...)
+	b = closeMsgpackString(b, at)
+	b = append(b, "\xa3dst"+msgpackRoom...)
 	at = len(b)
 	b = appendAddr(b, l.key[16:32], l.key[38]&viewV6 != 0)
-	b = closeString(b, at)
-	b = append(b, "\xa5dport"+roomForHeader...)
+	b = closeMsgpackString(b, at)
+	b = append(b, "\xa5dport"+msgpackRoom...)
 	at = len(b)
 	b = appendUint(b, uint64(binary.BigEndian.Uint16(l.key[34:])))
-	b = closeString(b, at)
+	b = closeMsgpackString(b, at)
 	if l.key[38]&keyTCP != 0 {
 		b = append(b, "\xa8protocol\xa3tcp"...)
 	} else {
@@ -189,32 +189,32 @@ func (e *encoder) msgpackPrefix(w *worker, l *lookup, m *message, tstamp int64, 
 	}
 	if op := lookupOpcode(l, m); op != 0 {
 		n++
-		b = append(b, "\xa6opcode"+roomForHeader...)
+		b = append(b, "\xa6opcode"+msgpackRoom...)
 		at = len(b)
 		b = appendOpcode(b, op)
-		b = closeString(b, at)
+		b = closeMsgpackString(b, at)
 	}
 	b = append(b, "\xa1q"...)
 	if e.qesc {
-		b = append(b, roomForHeader...)
+		b = append(b, msgpackRoom...)
 		at = len(b)
 		b, _, _, _ = appendName(b, w.tab.nameOf(l), 0) // was accepted before
-		b = closeString(b, at)
+		b = closeMsgpackString(b, at)
 	} else {
-		b = appendString(b, e.prefix[e.q[0]:e.q[1]])
+		b = appendMsgpackString(b, e.prefix[e.q[0]:e.q[1]])
 	}
-	b = append(b, "\xa5qtype"+roomForHeader...)
+	b = append(b, "\xa5qtype"+msgpackRoom...)
 	at = len(b)
 	if l.nameLen != 0 {
 		b = appendType(b, l.qtype)
 	}
-	b = closeString(b, at)
+	b = closeMsgpackString(b, at)
 	if l.nameLen != 0 && l.qclass != classIN {
 		n++
-		b = append(b, "\xa6qclass"+roomForHeader...)
+		b = append(b, "\xa6qclass"+msgpackRoom...)
 		at = len(b)
 		b = appendClass(b, l.qclass)
-		b = closeString(b, at)
+		b = closeMsgpackString(b, at)
 	}
 	b = append(b, "\xa5rcode"...)
 	if m != nil {
@@ -223,7 +223,7 @@ func (e *encoder) msgpackPrefix(w *worker, l *lookup, m *message, tstamp int64, 
 		b = append(b, msgpackMinusOne...)
 	}
 	b = append(b, "\xa6status"...)
-	e.mp.prefix = appendString(b, statusNames[status])
+	e.mp.prefix = appendMsgpackString(b, statusNames[status])
 	e.mp.fields = n
 }
 
@@ -266,23 +266,23 @@ func (e *encoder) msgpackSuffix(w *worker, l *lookup, m *message, elapsed int64,
 	}
 	if solicited && l.ecsLen != 0 || m != nil && m.ecsLen != 0 {
 		n++
-		b = append(b, "\xa3ecs"+roomForHeader...)
+		b = append(b, "\xa3ecs"+msgpackRoom...)
 		at := len(b)
 		b = e.appendECS(b, w, l, m, solicited)
-		b = closeString(b, at)
+		b = closeMsgpackString(b, at)
 	}
 	if m != nil && len(m.ede) > 0 {
 		n++
 		b = append(b, "\xa3ede"...)
-		b = appendArrayHeader(b, len(m.ede))
+		b = appendMsgpackArray(b, len(m.ede))
 		for _, o := range m.ede {
 			b = append(b, msgpackFixMap|2)
 			b = append(b, "\xa4code"...)
 			b = appendMsgpackUint(b, uint64(o.code))
-			b = append(b, "\xa4text"+roomForHeader...)
+			b = append(b, "\xa4text"+msgpackRoom...)
 			at := len(b)
 			b = appendUTF8(b, m.raw[o.off:o.off+o.n])
-			b = closeString(b, at)
+			b = closeMsgpackString(b, at)
 		}
 	}
 	if cut || solicited && l.flags&lookupCut != 0 {
@@ -310,18 +310,18 @@ func (e *encoder) msgpackRR(b []byte, m *message, r *rr) []byte {
 		n++
 	}
 	b = e.mp.beginMap(b, n)
-	b = append(b, "\xa5aname"+roomForHeader...)
+	b = append(b, "\xa5aname"+msgpackRoom...)
 	at := len(b)
 	b, _ = e.appendOwner(b, m, r)
-	b = closeString(b, at)
-	b = append(b, "\xa5atype"+roomForHeader...)
+	b = closeMsgpackString(b, at)
+	b = append(b, "\xa5atype"+msgpackRoom...)
 	at = len(b)
 	b = appendType(b, r.typ)
-	b = closeString(b, at)
-	b = append(b, "\xa1a"+roomForHeader...)
+	b = closeMsgpackString(b, at)
+	b = append(b, "\xa1a"+msgpackRoom...)
 	at = len(b)
 	b, _ = appendRDATA(b, m.raw, int(r.rdata), int(r.rdlen), r.typ)
-	b = closeString(b, at)
+	b = closeMsgpackString(b, at)
 	b = append(b, "\xa3ttl"...)
 	b = appendMsgpackUint(b, uint64(r.ttl))
 	switch r.section {
@@ -336,12 +336,12 @@ func (e *encoder) msgpackRR(b []byte, m *message, r *rr) []byte {
 // msgpackNoRR appends the record of a lookup without RRs.
 func (e *encoder) msgpackNoRR(b []byte, m *message) []byte {
 	b = e.mp.beginMap(b, 3)
-	b = append(b, "\xa5atype\xa0\xa1a"+roomForHeader...)
+	b = append(b, "\xa5atype\xa0\xa1a"+msgpackRoom...)
 	at := len(b)
 	if m != nil && m.rcode() != rcodeNoError {
 		b = appendRcode(b, m.rcode())
 	}
-	b = closeString(b, at)
+	b = closeMsgpackString(b, at)
 	b = append(b, "\xa3ttl\x00"...)
 	return append(b, e.mp.suffix...)
 }
@@ -373,7 +373,7 @@ func (e *encoder) msgpackSection(b []byte, m *message, section uint8) []byte {
 			n++
 		}
 	}
-	b = appendArrayHeader(b, n)
+	b = appendMsgpackArray(b, n)
 	for i := range m.rrs {
 		r := &m.rrs[i]
 		if r.section != section || r.pseudo() {
@@ -384,26 +384,26 @@ func (e *encoder) msgpackSection(b []byte, m *message, section uint8) []byte {
 		} else {
 			b = append(b, msgpackFixMap|5)
 		}
-		b = append(b, "\xa4name"+roomForHeader...)
+		b = append(b, "\xa4name"+msgpackRoom...)
 		at := len(b)
 		b, _ = e.appendOwner(b, m, r)
-		b = closeString(b, at)
-		b = append(b, "\xa4type"+roomForHeader...)
+		b = closeMsgpackString(b, at)
+		b = append(b, "\xa4type"+msgpackRoom...)
 		at = len(b)
 		b = appendType(b, r.typ)
-		b = closeString(b, at)
+		b = closeMsgpackString(b, at)
 		if r.class != classIN {
-			b = append(b, "\xa5class"+roomForHeader...)
+			b = append(b, "\xa5class"+msgpackRoom...)
 			at = len(b)
 			b = appendClass(b, r.class)
-			b = closeString(b, at)
+			b = closeMsgpackString(b, at)
 		}
 		b = append(b, "\xa3ttl"...)
 		b = appendMsgpackUint(b, uint64(r.ttl))
-		b = append(b, "\xa4data"+roomForHeader...)
+		b = append(b, "\xa4data"+msgpackRoom...)
 		at = len(b)
 		b, _ = appendRDATA(b, m.raw, int(r.rdata), int(r.rdlen), r.typ)
-		b = closeString(b, at)
+		b = closeMsgpackString(b, at)
 	}
 	return b
 }

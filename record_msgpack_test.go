@@ -66,8 +66,8 @@ func (g *recordRig) collect() {
 	}
 }
 
-// leg is one message on its way: from the client if it is a query, to it if it is a response.
-type leg struct {
+// recordLeg is one message on its way: from the client if it is a query, to it if it is a response.
+type recordLeg struct {
 	raw  []byte
 	at   time.Duration
 	wire int // 0: as long as raw
@@ -76,7 +76,7 @@ type leg struct {
 	tcp  bool
 }
 
-func (g *recordRig) send(l leg) {
+func (g *recordRig) send(l recordLeg) {
 	f := flow{v6: l.v6, sport: 40000, dport: 53}
 	copy(f.src[10:], "\xff\xff\xc0\x00\x02\x01")
 	copy(f.dst[10:], "\xff\xff\xcb\x00\x71\xff")
@@ -159,16 +159,16 @@ func (d *transcoder) value(b []byte) []byte {
 	}
 }
 
-// plain makes of a decoded value what encoding/json with UseNumber would have made of it.
-func plain(v any) any {
+// asJSONValue makes of a decoded value what encoding/json with UseNumber would have made of it.
+func asJSONValue(v any) any {
 	switch v := v.(type) {
 	case map[string]any:
 		for k := range v {
-			v[k] = plain(v[k])
+			v[k] = asJSONValue(v[k])
 		}
 	case []any:
 		for i := range v {
-			v[i] = plain(v[i])
+			v[i] = asJSONValue(v[i])
 		}
 	case int64:
 		return json.Number(strconv.FormatInt(v, 10))
@@ -191,7 +191,7 @@ func checkForms(t *testing.T, r bothForms) (fields map[string]any) {
 	if err != nil || len(rest) != 0 {
 		t.Fatalf("%v, %d bytes left: %x\n%s", err, len(rest), r.msgpack, r.json)
 	}
-	if !reflect.DeepEqual(plain(got), want) {
+	if !reflect.DeepEqual(asJSONValue(got), want) {
 		t.Fatalf("msgpack and JSON differ\ngot  %v\nwant %v", got, want)
 	}
 	d := transcoder{Decoder: json.NewDecoder(bytes.NewReader(r.json))}
@@ -215,14 +215,14 @@ func packedWith(t testing.TB, m *dns.Msg, edit func(m *dns.Msg)) []byte {
 	return raw
 }
 
-// edns adds an OPT RR with options to m.
-func edns(m *dns.Msg, options ...dns.EDNS0) {
+// withEDNS adds an OPT RR with options to m.
+func withEDNS(m *dns.Msg, options ...dns.EDNS0) {
 	m.SetEdns0(65535, true)
 	m.IsEdns0().Option = options
 }
 
 // recordLegs is traffic that has every status and every field, and texts of every length class.
-func recordLegs(t testing.TB) (legs []leg) {
+func recordLegs(t testing.TB) (legs []recordLeg) {
 	id := uint16(0)
 	ask := func(name string, typ uint16) *dns.Msg {
 		m := new(dns.Msg).SetQuestion(name, typ)
@@ -236,7 +236,7 @@ func recordLegs(t testing.TB) (legs []leg) {
 		r := new(dns.Msg).SetReply(q)
 		r.Compress = true
 		v6 := id%2 == 1
-		legs = append(legs, leg{raw: packedWith(t, q, nil), at: at, v6: v6}, leg{raw: packedWith(t, r, edit), at: at + rtt, v6: v6})
+		legs = append(legs, recordLeg{raw: packedWith(t, q, nil), at: at, v6: v6}, recordLeg{raw: packedWith(t, r, edit), at: at + rtt, v6: v6})
 	}
 	answer := func(text ...string) func(*dns.Msg) {
 		return func(r *dns.Msg) { r.Answer = zoneRRs(t, text...) }
@@ -281,7 +281,7 @@ func recordLegs(t testing.TB) (legs []leg) {
 		}
 		r.Ns = zoneRRs(t, "example. 60 IN NS ns1.example.", "example. 60 CH NS ns2.example.")
 		r.Extra = zoneRRs(t, "ns1.example. 60 IN A 192.0.2.1", "ns1.example. 60 IN AAAA 2001:db8::1")
-		edns(r)
+		withEDNS(r)
 		r.SetTsig("key.", dns.HmacSHA256, 300, 1)
 		r.Extra[len(r.Extra)-1].(*dns.TSIG).MAC = ""
 	})
@@ -296,16 +296,16 @@ func recordLegs(t testing.TB) (legs []leg) {
 	})
 	for _, rcode := range []int{dns.RcodeNameError, dns.RcodeServerFailure, dns.RcodeBadVers, 4000} {
 		pair(ask("rcode.example.", dns.TypeA), time.Millisecond, func(r *dns.Msg) {
-			edns(r)
+			withEDNS(r)
 			r.Rcode = rcode
 			r.Truncated = true
 		})
 	}
-	legs = append(legs, leg{raw: packedWith(t, ask("unanswered.example.", dns.TypeA), nil), at: at})
+	legs = append(legs, recordLeg{raw: packedWith(t, ask("unanswered.example.", dns.TypeA), nil), at: at})
 	unsolicited := new(dns.Msg).SetReply(ask("unsolicited.example.", dns.TypeA))
-	legs = append(legs, leg{raw: packedWith(t, unsolicited, answer("unsolicited.example. 5 IN A 192.0.2.1")), at: at, v6: true})
+	legs = append(legs, recordLeg{raw: packedWith(t, unsolicited, answer("unsolicited.example. 5 IN A 192.0.2.1")), at: at, v6: true})
 	unsolicited.Question = nil
-	legs = append(legs, leg{raw: packedWith(t, unsolicited, nil), at: at, vlan: 4095})
+	legs = append(legs, recordLeg{raw: packedWith(t, unsolicited, nil), at: at, vlan: 4095})
 
 	// Opcodes and classes.
 	update := new(dns.Msg).SetUpdate("example.")
@@ -330,16 +330,16 @@ func recordLegs(t testing.TB) (legs []leg) {
 	v6 := &dns.EDNS0_SUBNET{Code: dns.EDNS0SUBNET, Family: 2, SourceNetmask: 128, SourceScope: 0, Address: []byte("\x20\x01\x0d\xb8\x12\x34\x56\x78\x9a\xbc\xde\xf0\x12\x34\x56\x78")}
 	for _, subnet := range []*dns.EDNS0_SUBNET{v4, v6} {
 		q := ask("ecs.example.", dns.TypeA)
-		edns(q, subnet)
+		withEDNS(q, subnet)
 		pair(q, time.Millisecond, nil)
-		pair(q, time.Millisecond, func(r *dns.Msg) { scoped := *subnet; scoped.SourceScope = 16; edns(r, &scoped) })
-		pair(ask("ecs.example.", dns.TypeA), time.Millisecond, func(r *dns.Msg) { edns(r, subnet) })
+		pair(q, time.Millisecond, func(r *dns.Msg) { scoped := *subnet; scoped.SourceScope = 16; withEDNS(r, &scoped) })
+		pair(ask("ecs.example.", dns.TypeA), time.Millisecond, func(r *dns.Msg) { withEDNS(r, subnet) })
 	}
 	plainEDNS := ask("edns.example.", dns.TypeA)
 	plainEDNS.SetEdns0(512, false)
 	texts := []string{"", "prohibited", "\"\\\x00\x1f\x7f\u0080\u009f é 漢 😀", "\xff\xfe\xc3(\xed\xa0\x80\xf4\x90\x80\x80\xe2\x82", strings.Repeat("\xff", 30), strings.Repeat("e", 300)}
 	pair(plainEDNS, time.Millisecond, func(r *dns.Msg) {
-		edns(r)
+		withEDNS(r)
 		for i := range 20 {
 			r.IsEdns0().Option = append(r.IsEdns0().Option, &dns.EDNS0_EDE{InfoCode: uint16(1)<<(i%16) - 1, ExtraText: texts[i%len(texts)]})
 		}
@@ -350,13 +350,13 @@ func recordLegs(t testing.TB) (legs []leg) {
 	q := ask("again.example.", dns.TypeA)
 	r := new(dns.Msg).SetReply(q)
 	query, response := packedWith(t, q, nil), packedWith(t, r, answer("again.example. 1 IN A 192.0.2.1"))
-	legs = append(legs, leg{raw: query, at: at}, leg{raw: query, at: at + 1}, leg{raw: query, at: at + 2}, leg{raw: response, at: at + 3})
-	legs = append(legs, leg{raw: response, at: at + 2*time.Minute}, leg{raw: query, at: at + 2*time.Minute + 1000, wire: len(query) + 100, vlan: 7})
-	legs = append(legs, leg{raw: query, at: at + 4*time.Minute}, leg{raw: response[:len(response)-8], wire: len(response), at: at + 4*time.Minute + 1, vlan: 200})
+	legs = append(legs, recordLeg{raw: query, at: at}, recordLeg{raw: query, at: at + 1}, recordLeg{raw: query, at: at + 2}, recordLeg{raw: response, at: at + 3})
+	legs = append(legs, recordLeg{raw: response, at: at + 2*time.Minute}, recordLeg{raw: query, at: at + 2*time.Minute + 1000, wire: len(query) + 100, vlan: 7})
+	legs = append(legs, recordLeg{raw: query, at: at + 4*time.Minute}, recordLeg{raw: response[:len(response)-8], wire: len(response), at: at + 4*time.Minute + 1, vlan: 200})
 	axfr := ask("example.", dns.TypeAXFR)
 	r = new(dns.Msg).SetReply(axfr)
 	response = packedWith(t, r, answer("example. 1 IN SOA ns.example. host.example. 1 2 3 4 5", "a.example. 1 IN A 192.0.2.1"))
-	legs = append(legs, leg{raw: packedWith(t, axfr, nil), at: at, tcp: true}, leg{raw: response, at: at + 1, tcp: true}, leg{raw: response, at: at + 2, tcp: true})
+	legs = append(legs, recordLeg{raw: packedWith(t, axfr, nil), at: at, tcp: true}, recordLeg{raw: response, at: at + 1, tcp: true}, recordLeg{raw: response, at: at + 2, tcp: true})
 	return legs
 }
 
@@ -365,7 +365,7 @@ func recordLegs(t testing.TB) (legs []leg) {
 func TestMsgpackEqualsJSON(t *testing.T) {
 	legs := recordLegs(t)
 	for _, raw := range messageSeeds(t) {
-		legs = append(legs, leg{raw: raw, at: time.Hour})
+		legs = append(legs, recordLeg{raw: raw, at: time.Hour})
 	}
 	common := []string{
 		"aa", "ad", "attempts", "bytes", "cd", "cut", "do", "dport", "dst", "ecs", "ede", "edns_udp", "elapsed", "level", "opcode", "protocol", "q", "qbytes",
@@ -441,7 +441,7 @@ func FuzzMsgpackEqualsJSON(f *testing.F) {
 			return
 		}
 		g := newRecordRig(everySection, mode&1 == 0, true)
-		l := leg{raw: raw, v6: mode&2 != 0, tcp: mode&4 != 0, vlan: uint16(mode >> 4)}
+		l := recordLeg{raw: raw, v6: mode&2 != 0, tcp: mode&4 != 0, vlan: uint16(mode >> 4)}
 		if mode&8 != 0 {
 			l.wire = len(raw) + 1
 		}
@@ -461,7 +461,7 @@ func FuzzMsgpackEqualsJSON(f *testing.F) {
 func pairedRig(tb testing.TB, wantMsgpack bool) (w *worker, l *lookup) {
 	g := newRecordRig(wantAnswer, true, wantMsgpack)
 	tb.Cleanup(func() { g.records() })
-	g.send(leg{raw: packedQuery(tb)})
+	g.send(recordLeg{raw: packedQuery(tb)})
 	l = g.w.tab.at(g.w.tab.oldest(&g.w.tab.pending, statePending))
 	g.w.msg.parse(packedResponse(tb))
 	return g.w, l
