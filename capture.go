@@ -40,7 +40,7 @@ const (
 	// maxFrame is the longest captured frame that is believed, as in libpcap (MAXIMUM_SNAPLEN).
 	maxFrame = 262144
 	// chunkCount bounds the chunks in existence: one being filled, some in the workers, one in the output.
-	chunkCount = 8
+	chunkCount = 4
 	// viewsPerChunk bounds the views of one chunk, for frames that are tiny.
 	viewsPerChunk = 1 << 15
 	// tickNs is the packet time between ticks.
