@@ -50,8 +50,7 @@ type encoder struct {
 	level    []byte // JSON: ,"level":"NAME" or empty
 	sections sectionSet
 	perRR    bool // one line an RR; otherwise one a lookup
-	json     bool
-	msgpack  bool
+	msgpack  bool // records are wanted in this form too
 
 	second   int64    // cached second of stamp
 	stamp    [20]byte // 2006-01-02T15:04:05.
@@ -59,17 +58,19 @@ type encoder struct {
 	first    bool     // the prefix was just encoded in place: the next line need not copy it
 	scratch  []byte
 	suffix   []byte
+	qesc     bool   // the question's text holds escapes
 	q        [2]int // where prefix holds the question's text, for owner names that point to it
-	owner    []byte // text of the last owner name that was a pointer, escaped
+	owner    []byte // text of the last owner name that was a pointer
 	ownerPtr uint16
 	ownerSet bool
+	ownerEsc bool
 	servers  [serverCache]serverText
-	mp       msgpackEncoder
+	mp       msgpackParts
 }
 
 // newEncoder makes an encoder for records of the sensor named.
-func newEncoder(sensor, level string, sections sectionSet, perRR, wantJSON, wantMsgpack bool) encoder {
-	e := encoder{sections: sections, perRR: perRR, json: wantJSON, msgpack: wantMsgpack, second: -1 << 62}
+func newEncoder(sensor, level string, sections sectionSet, perRR, wantMsgpack bool) encoder {
+	e := encoder{sections: sections, perRR: perRR, msgpack: wantMsgpack, second: -1 << 62}
 	e.sensor = append(e.sensor, `Z","sensor":"`...)
 	e.sensor = appendJSONText(e.sensor, sensor)
 	e.sensor = append(e.sensor, `","query_id":`...)
@@ -78,7 +79,7 @@ func newEncoder(sensor, level string, sections sectionSet, perRR, wantJSON, want
 		e.level = appendJSONText(e.level, level)
 		e.level = append(e.level, '"')
 	}
-	e.mp.sensor, e.mp.level = sensor, level
+	e.mp = newMsgpackParts(sensor, level)
 	return e
 }
 
@@ -137,11 +138,14 @@ func (e *encoder) appendTime(dst []byte, ns int64) []byte {
 	return append(dst, d[:]...)
 }
 
+// flagNames are the fields of the six header flags, from bit 0 of flagIndex on.
+var flagNames = [...]string{"aa", "rd", "ra", "truncated", "ad", "cd"}
+
 // headerFlags holds the JSON of the six header flags by aa|rd<<1|ra<<2|tc<<3|ad<<4|cd<<5, since one copy is a tenth of
 // the time of six choices.
 var headerFlags = func() (t [64]string) {
 	for i := range t {
-		for k, name := range []string{"aa", "rd", "ra", "truncated", "ad", "cd"} {
+		for k, name := range flagNames {
 			t[i] += `,"` + name + `":`
 			if i>>k&1 == 1 {
 				t[i] += "true"
@@ -210,12 +214,11 @@ func (e *encoder) lookup(w *worker, l *lookup, m *message, tstamp, elapsed int64
 		status = m.status()
 	}
 	w.count.status[status]++
-	if e.json {
-		e.encodePrefix(w, l, m, tstamp, vlan, status)
-		e.encodeSuffix(w, l, m, elapsed, bytes, cut, status, paired)
-	}
+	e.encodePrefix(w, l, m, tstamp, vlan, status)
+	e.encodeSuffix(w, l, m, elapsed, bytes, cut, status, paired)
 	if e.msgpack {
-		e.mp.begin(w, l, m, tstamp, elapsed, bytes, cut, vlan, status, paired)
+		e.msgpackPrefix(w, l, m, tstamp, vlan, status)
+		e.msgpackSuffix(w, l, m, elapsed, bytes, cut, status, paired)
 	}
 	if !e.perRR {
 		e.oneLine(w, m)
@@ -226,30 +229,26 @@ func (e *encoder) lookup(w *worker, l *lookup, m *message, tstamp, elapsed int64
 	if m != nil {
 		for i := range m.rrs {
 			r := &m.rrs[i]
-			if e.sections>>r.section&1 == 0 || r.typ == typeOPT || r.typ == typeTSIG {
+			if e.sections>>r.section&1 == 0 || r.pseudo() {
 				continue
 			}
-			if e.json {
-				w.cur.json = e.rrLine(w.cur.json, m, r)
-			}
+			w.cur.json = e.rrLine(w.cur.json, m, r)
 			if e.msgpack {
-				w.cur.msgp = e.mp.rrRecord(w.cur.msgp, m, r)
+				w.cur.msgp = e.msgpackRR(w.cur.msgp, m, r)
 			}
 			w.lineDone()
 			lines++
 		}
 	}
 	if lines == 0 {
-		if e.json {
-			b := append(e.line(w.cur.json), `,"atype":"","a":"`...)
-			if m != nil && m.rcode() != rcodeNoError {
-				b = appendRcode(b, m.rcode())
-			}
-			b = append(b, `","ttl":0`...)
-			w.cur.json = append(b, e.suffix...)
+		b := append(e.line(w.cur.json), `,"atype":"","a":"`...)
+		if m != nil && m.rcode() != rcodeNoError {
+			b = appendRcode(b, m.rcode())
 		}
+		b = append(b, `","ttl":0`...)
+		w.cur.json = append(b, e.suffix...)
 		if e.msgpack {
-			w.cur.msgp = e.mp.emptyRecord(w.cur.msgp, m)
+			w.cur.msgp = e.msgpackNoRR(w.cur.msgp, m)
 		}
 		w.lineDone()
 	}
@@ -278,10 +277,10 @@ func (e *encoder) encodePrefix(w *worker, l *lookup, m *message, tstamp int64, v
 	}
 	b = append(b, `,"q":"`...)
 	e.q[0] = len(b)
+	e.qesc = false
 	if l.nameLen != 0 {
-		var esc bool
-		b, _, esc, _ = appendName(b, w.tab.nameOf(l), 0) // was accepted before
-		if esc {
+		b, _, e.qesc, _ = appendName(b, w.tab.nameOf(l), 0) // was accepted before
+		if e.qesc {
 			b = escapeTail(b, e.q[0])
 		}
 	}
@@ -355,6 +354,9 @@ func (e *encoder) line(b []byte) []byte {
 	}
 	return append(b, e.prefix...)
 }
+
+// pseudo says whether r belongs to the message and not to its contents: such RRs are in no record.
+func (r *rr) pseudo() bool { return r.typ == typeOPT || r.typ == typeTSIG }
 
 // lookupOpcode is the opcode of the query, or of the response where no query was seen.
 func lookupOpcode(l *lookup, m *message) int {
@@ -462,16 +464,16 @@ func appendAddr(dst, a []byte, v6 bool) []byte {
 // where the response repeats it to the letter.
 func (e *encoder) presetOwner(w *worker, l *lookup, m *message) {
 	e.ownerSet = false
-	if m != nil && m.hasQuestion && e.json && string(m.raw[m.qname:m.qend]) == string(w.tab.nameOf(l)) {
+	if m != nil && m.hasQuestion && !e.qesc && string(m.raw[m.qname:m.qend]) == string(w.tab.nameOf(l)) {
 		e.owner = append(e.owner[:0], e.prefix[e.q[0]:e.q[1]]...)
-		e.ownerPtr, e.ownerSet = 0xc000|dnsHeaderLen, true
+		e.ownerPtr, e.ownerSet, e.ownerEsc = 0xc000|dnsHeaderLen, true, false
 	}
 }
 
 // rrLine appends the line of one RR.
 func (e *encoder) rrLine(b []byte, m *message, r *rr) []byte {
 	b = append(e.line(b), `,"aname":"`...)
-	b = e.appendOwner(b, m, r)
+	b = e.appendEscapedOwner(b, m, r)
 	b = append(b, `","atype":"`...)
 	b = appendType(b, r.typ)
 	b = append(b, `","a":"`...)
@@ -496,45 +498,49 @@ func appendEscapedRDATA(b []byte, m *message, r *rr) []byte {
 	return b
 }
 
-// appendOwner appends r's owner name, escaped. Most owners are a pointer to the question or the same pointer as
-// the RR before, so that text is copied instead of decoded again (a tenth of the time).
-func (e *encoder) appendOwner(b []byte, m *message, r *rr) []byte {
-	p := binary.BigEndian.Uint16(m.raw[r.name:])
-	isPtr := p >= 0xc000
-	if isPtr && e.ownerSet && p == e.ownerPtr {
-		return append(b, e.owner...)
-	}
+func (e *encoder) appendEscapedOwner(b []byte, m *message, r *rr) []byte {
 	at := len(b)
-	b, _, esc, _ := appendName(b, m.raw, int(r.name)) // was accepted before
+	b, esc := e.appendOwner(b, m, r)
 	if esc {
 		b = escapeTail(b, at)
-	}
-	if isPtr {
-		e.owner = append(e.owner[:0], b[at:]...)
-		e.ownerPtr, e.ownerSet = p, true
 	}
 	return b
 }
 
+// appendOwner appends r's owner name; esc is true if the text contains a '"' or a '\'. Most owners are a pointer to the
+// question or the same pointer as the RR before, so that text is copied instead of decoded again (a tenth of the time).
+func (e *encoder) appendOwner(b []byte, m *message, r *rr) (out []byte, esc bool) {
+	p := binary.BigEndian.Uint16(m.raw[r.name:])
+	isPtr := p >= 0xc000
+	if isPtr && e.ownerSet && p == e.ownerPtr {
+		return append(b, e.owner...), e.ownerEsc
+	}
+	at := len(b)
+	b, _, esc, _ = appendName(b, m.raw, int(r.name)) // was accepted before
+	if isPtr {
+		e.owner = append(e.owner[:0], b[at:]...)
+		e.ownerPtr, e.ownerSet, e.ownerEsc = p, true, esc
+	}
+	return b, esc
+}
+
 // oneLine writes a lookup as one record (-layout lookup).
 func (e *encoder) oneLine(w *worker, m *message) {
-	if e.json {
-		b := e.line(w.cur.json)
-		e.ownerSet = false
-		for s, name := range sectionArrays {
-			if e.sections>>s&1 == 0 {
-				continue
-			}
-			b = append(b, name...)
-			if m != nil {
-				b = e.appendSection(b, m, uint8(s))
-			}
-			b = append(b, ']')
+	b := e.line(w.cur.json)
+	e.ownerSet = false
+	for s, name := range sectionArrays {
+		if e.sections>>s&1 == 0 {
+			continue
 		}
-		w.cur.json = append(b, e.suffix...)
+		b = append(b, name...)
+		if m != nil {
+			b = e.appendSection(b, m, uint8(s))
+		}
+		b = append(b, ']')
 	}
+	w.cur.json = append(b, e.suffix...)
 	if e.msgpack {
-		w.cur.msgp = e.mp.lookupRecord(w.cur.msgp, e.sections, m)
+		w.cur.msgp = e.msgpackLookup(w.cur.msgp, m)
 	}
 	w.lineDone()
 }
@@ -546,7 +552,7 @@ func (e *encoder) appendSection(b []byte, m *message, section uint8) []byte {
 	first := true
 	for i := range m.rrs {
 		r := &m.rrs[i]
-		if r.section != section || r.typ == typeOPT || r.typ == typeTSIG {
+		if r.section != section || r.pseudo() {
 			continue
 		}
 		if !first {
@@ -554,7 +560,7 @@ func (e *encoder) appendSection(b []byte, m *message, section uint8) []byte {
 		}
 		first = false
 		b = append(b, `{"name":"`...)
-		b = e.appendOwner(b, m, r)
+		b = e.appendEscapedOwner(b, m, r)
 		b = append(b, `","type":"`...)
 		b = appendType(b, r.typ)
 		if r.class != classIN {
