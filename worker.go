@@ -11,7 +11,11 @@ package main
 // always gets it: no deadlock. A part is sent when it is full, even in the middle of a lookup's lines, so memory does
 // not depend on what an answer expands to.
 
-import "encoding/binary"
+import (
+	"cmp"
+	"encoding/binary"
+	"slices"
+)
 
 const (
 	// partCount and partSize bound a worker's output in flight: together they hold a little more than the lines of
@@ -77,9 +81,10 @@ type worker struct {
 	ends  flow
 
 	gcAge, gcInterval int64
-	lastGC            int64
+	lastGC            uint64
 	gcStarted         bool
-	seq, sub          uint64 // the tag of what is being written
+	due               []dueItem // scratch: what is being written off
+	seq, sub          uint64    // the tag of what is being written
 	atTick            bool
 	records           uint32 // lines of the current tag
 	incomplete        bool
@@ -384,11 +389,11 @@ func (w *worker) response(key *lookupKey, h64 uint64, q *question, wire int, cut
 	}
 	w.makeRoom()
 	for t.waitBytes+len(w.msg.raw) > t.waitMax {
-		if i := t.oldest(&t.wait, stateWaiting); i >= 0 {
-			w.unsolicited(i, t.at(i))
-			continue
+		i := t.oldest(&t.wait, stateWaiting)
+		if i < 0 {
+			break
 		}
-		break
+		w.evict(i)
 	}
 	i, l := t.insert(key, h, stateWaiting)
 	l.seq, l.ts, l.vlan = seq, ts, vlan
@@ -509,19 +514,16 @@ func (w *worker) tick(v *view) {
 	w.done.tick(v.ts)
 	t := w.tab
 	if !w.gcStarted {
-		w.gcStarted, w.lastGC = true, v.ts
+		w.gcStarted, w.lastGC = true, t.clock
 	}
-	if distance(v.ts, w.lastGC) >= w.gcInterval {
-		w.lastGC = v.ts
-		w.expirePending(v.ts, false)
+	t.clock = v.hash
+	if t.clock-w.lastGC >= uint64(w.gcInterval) {
+		w.lastGC = t.clock
+		w.expirePending(false)
 	}
-	w.expireWaiting(v.ts, false)
-	for i := t.oldest(&t.transfer, stateTransfer); i >= 0; i = t.oldest(&t.transfer, stateTransfer) {
-		l := t.at(i)
-		if distance(v.ts, l.done) <= w.gcAge {
-			break
-		}
-		t.remove(i, l)
+	w.expireWaiting(false)
+	for i := t.expired(&t.transfer, stateTransfer, w.gcAge); i >= 0; i = t.expired(&t.transfer, stateTransfer, w.gcAge) {
+		t.remove(i, t.at(i))
 	}
 	w.atTick = false
 }
@@ -530,45 +532,71 @@ func (w *worker) tick(v *view) {
 func (w *worker) end(v *view) {
 	w.seq, w.atTick = v.seq, true
 	w.tcp.flush()
-	w.expirePending(v.ts, true)
-	w.expireWaiting(v.ts, true)
+	w.expirePending(true)
+	w.expireWaiting(true)
 	w.atTick = false
 }
 
 // expirePending writes off the pending lookups that are older than gc_age, or all of them.
-func (w *worker) expirePending(now int64, all bool) {
+func (w *worker) expirePending(all bool) {
 	t := w.tab
 	for {
-		i := t.oldest(&t.pending, statePending)
+		i := t.expired(&t.pending, statePending, w.gcAge)
+		if all {
+			i = t.oldest(&t.pending, statePending)
+		}
 		if i < 0 {
-			return
+			break
 		}
 		l := t.at(i)
-		if !all && distance(now, l.ts) <= w.gcAge {
-			return
-		}
-		w.sub = subUnanswered | l.seq
-		w.unanswered(i, l)
+		w.due = append(w.due, dueItem{l.seq, i})
+		t.pending.pop()
+	}
+	for _, d := range w.inOrder() {
+		w.sub = subUnanswered | d.seq
+		w.unanswered(d.idx, t.at(d.idx))
 		w.closeTag()
 	}
+	w.due = w.due[:0]
 }
 
 // expireWaiting writes off the responses that have waited long enough, or all of them.
-func (w *worker) expireWaiting(now int64, all bool) {
+func (w *worker) expireWaiting(all bool) {
 	t := w.tab
 	for {
-		i := t.oldest(&t.wait, stateWaiting)
+		i := t.expired(&t.wait, stateWaiting, reorderNs)
+		if all {
+			i = t.oldest(&t.wait, stateWaiting)
+		}
 		if i < 0 {
-			return
+			break
 		}
 		l := t.at(i)
-		if !all && distance(now, l.ts) <= reorderNs {
-			return
-		}
-		w.sub = subWaiting | l.seq
-		w.unsolicited(i, l)
+		w.due = append(w.due, dueItem{l.seq, i})
+		t.wait.pop()
+	}
+	for _, d := range w.inOrder() {
+		w.sub = subWaiting | d.seq
+		w.unsolicited(d.idx, t.at(d.idx))
 		w.closeTag()
 	}
+	w.due = w.due[:0]
+}
+
+// dueItem is a lookup to be written off, and the frame it is about.
+type dueItem struct {
+	seq uint64
+	idx int32
+}
+
+// inOrder sorts w.due by frame. A message that a TCP stream held back enters the table behind lookups of later frames;
+// the order of the output goroutine's merge is that of the frames.
+func (w *worker) inOrder() []dueItem {
+	byFrame := func(a, b dueItem) int { return cmp.Compare(a.seq, b.seq) }
+	if !slices.IsSortedFunc(w.due, byFrame) {
+		slices.SortStableFunc(w.due, byFrame)
+	}
+	return w.due
 }
 
 // snapshot copies the counters and gauges as they stand.
