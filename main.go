@@ -123,14 +123,12 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		drainCtx, cancel = context.WithTimeout(context.Background(), drainTimeout)
 	}
 	defer cancel()
-	var stats []sinkStats
 	for _, q := range queues {
 		if err := q.drain(drainCtx); err != nil {
 			failed = true
 		}
-		stats = append(stats, q.stats())
 	}
-	p.acct.summary(stderr, stats)
+	p.acct.snapshot().summary(stderr)
 	if failed {
 		return exitFailure
 	}
