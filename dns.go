@@ -47,9 +47,9 @@ const (
 // malformedNames names the reasons for counters.
 var malformedNames = [...]string{
 	malformedNone:         "none",
-	malformedHeader:       "short header",
-	malformedQuestionName: "bad question name",
-	malformedQuestion:     "question past end",
+	malformedHeader:       "short_header",
+	malformedQuestionName: "bad_question_name",
+	malformedQuestion:     "question_past_end",
 }
 
 // Where reading broke off behind the questions: message.broken.
@@ -67,7 +67,7 @@ var brokenNames = [...]string{
 	brokenAnswer:     "answer",
 	brokenAuthority:  "authority",
 	brokenAdditional: "additional",
-	brokenOPT:        "edns options",
+	brokenOPT:        "edns_options",
 }
 
 // message is one parsed DNS message. The zero value is ready for parse, which may be called again and again; one goroutine

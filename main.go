@@ -128,14 +128,12 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		log.errorf("%v", err)
 	}
 
-	var stats []sinkStats
 	for _, q := range queues {
 		if err := q.drain(life.drainCtx); err != nil {
 			failed = true
 		}
-		stats = append(stats, q.stats())
 	}
-	p.acct.summary(stderr, stats)
+	p.acct.snapshot().summary(stderr)
 	if failed {
 		return exitFailure
 	}

@@ -28,7 +28,7 @@ const (
 // newPipeline starts the workers and the output goroutine, which gives the lines to queues.
 func newPipeline(cfg *config, queues []*sinkQueue, wantMsgpack bool, stop <-chan struct{}) *pipeline {
 	n := cfg.numProcs
-	p := &pipeline{acct: newAccount(n)}
+	p := &pipeline{acct: newAccount(n, queues)}
 	key0, key1 := rand.Uint64()|1, rand.Uint64()|1
 	f := &feeder{
 		loc:      locator{anyPort: cfg.bpfSet, key0: key0, key1: key1},
@@ -39,6 +39,7 @@ func newPipeline(cfg *config, queues []*sinkQueue, wantMsgpack bool, stop <-chan
 		order:    make(chan *chunk, chunkCount),
 		stop:     stop,
 		workersN: uint64(n),
+		statusNs: int64(cfg.statusInterval),
 	}
 	level := ""
 	for i := range n {
@@ -61,6 +62,9 @@ func newPipeline(cfg *config, queues []*sinkQueue, wantMsgpack bool, stop <-chan
 	}
 	f.cur = f.take()
 	out := &output{order: f.order, workers: f.workers, free: f.free, queues: queues, pool: newBatchPool(64), msgpack: wantMsgpack, acct: p.acct}
+	if cfg.statusInterval > 0 {
+		out.status = newStatusWriter(cfg.name, version)
+	}
 	p.wg.Add(n + 1)
 	for _, w := range f.workers {
 		go func() {

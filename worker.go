@@ -461,6 +461,8 @@ func (w *worker) unanswered(i int32, l *lookup) {
 	w.count.unansweredQueries += uint64(l.attempts)
 	if w.incomplete {
 		w.enc.lookup(w, l, nil, l.ts, 0, 0, false, 0, statusUnanswered)
+	} else {
+		w.count.status[statusUnanswered]++
 	}
 	w.tab.remove(i, l)
 }
@@ -472,6 +474,8 @@ func (w *worker) unsolicited(i int32, l *lookup) {
 		wt := &w.tab.waits[l.wait]
 		w.late.parse(wt.raw) // it was accepted before
 		w.enc.lookup(w, l, &w.late, wt.ts, 0, wt.wire, wt.cut, l.vlan, statusUnsolicited)
+	} else {
+		w.count.status[statusUnsolicited]++
 	}
 	w.tab.remove(i, l)
 }
@@ -607,6 +611,7 @@ func (w *worker) snapshot(to *workerCounters) {
 	to.waiting = uint64(w.tab.nWait)
 	to.tcp = *w.tcp.counters()
 	to.tcpStreams, to.tcpBytes = uint64(w.tcp.streamsHeld()), uint64(w.tcp.bytesHeld())
+	to.tcpPayload = uint64(w.tcp.payloadBytesHeld())
 }
 
 // observe counts a lookup's latency.
