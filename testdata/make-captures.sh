@@ -351,7 +351,6 @@ refused() {
 	cdig @$bind www.elsewhere.example A
 	cdig @$bind +norec . NS
 	cdig @$nsd +norec example.test. CH SOA
-	cdig @$nsd example.test AXFR +notcp
 	cdig @$resolver no.refused.test A
 	cdig -b 192.0.2.11 @$resolver web.cdn.example.test A
 }
@@ -581,13 +580,9 @@ make_links() {
 	capture any-sll1 $R any mixed -y LINUX_SLL
 	capture loopback $R lo loopback
 	if wants raw; then
-		pair 'type ipip local 192.0.2.10 remote 192.0.2.53' 'type ipip local 192.0.2.53 remote 192.0.2.10'
-		through=4 capture raw $C t0 through
-		pair_down
-	fi
-	if wants raw-46; then
-		pair 'type ip6tnl mode any local 2001:db8:1::10 remote 2001:db8:1::53' 'type ip6tnl mode any local 2001:db8:1::53 remote 2001:db8:1::10'
-		capture raw-46 $C t0 through
+		# libpcap takes a sit device as raw IP; in this mode it carries both IP versions.
+		pair 'type sit mode any local 192.0.2.10 remote 192.0.2.53' 'type sit mode any local 192.0.2.53 remote 192.0.2.10'
+		capture raw $C t0 through
 		pair_down
 	fi
 	capture nanosecond $C c0 mixed --time-stamp-precision=nano
@@ -712,7 +707,7 @@ check() {
 	f=$out/$1
 	[ -e "$f" ] || f=$out/$1.pcap
 	[ -e "$f" ] || return 0
-	n=$(tshark -n -r "$f" -Y "$3" -T fields -e frame.number 2>/dev/null | wc -l)
+	n=$(tshark -n -r "$f" -Y "$3" -T fields -e frame.number 2>"$tmp/tshark" | wc -l) || { say "$1: $(cat "$tmp/tshark")"; n=0; }
 	[ "$n" -ge "$2" ] || { say "$1: $n packets are \"$3\", at least $2 expected"; failed=1; }
 }
 declare -A checked
@@ -723,12 +718,12 @@ check_all() {
 	check udp-v6 14 'ipv6 && udp && dns'
 	check rrtypes 200 'dns'
 	check rrtypes 100 'dns.flags.response == 1 && dns.flags.rcode == 0 && dns.count.answers > 0'
-	check names-escaped 20 'dns.flags.response == 1 && dns.count.answers > 0'
+	check names-escaped 15 'dns.flags.response == 1 && dns.count.answers > 0'
 	check any-query 8 'dns.qry.type == 255'
 	check edns 10 'dns.resp.type == 41'
 	check ecs 10 'dns.opt.code == 8 && dns.flags.response == 1'
 	check ede 3 'dns.opt.code == 15'
-	check nsid-cookie 4 'dns.opt.code == 3 && dns.opt.code == 10 && dns.flags.response == 1'
+	check nsid-cookie 3 'dns.opt.code == 3 && dns.opt.code == 10 && dns.flags.response == 1'
 	check dnssec 5 'dns.resp.type == 46'
 	check dnssec 1 'dns.resp.type == 50'
 	check dnssec 1 'dns.resp.type == 47'
@@ -738,8 +733,8 @@ check_all() {
 	check servfail 4 'dns.flags.rcode == 2'
 	check refused 5 'dns.flags.rcode == 5'
 	check opcodes 2 'dns.flags.rcode == 4'
-	check opcodes 2 'dns.flags.rcode == 1'
-	check badvers 2 'dns.resp.ext_rcode == 1 || dns.resp.z.do == 0 && dns.resp.edns0_version == 0 && dns.flags.response == 1'
+	check opcodes 1 'dns.flags.rcode == 1'
+	check badvers 3 'dns.resp.ext_rcode == 1'
 	check chaos 6 'dns.qry.class == 3'
 	check root-names 4 'dns.qry.name == "<Root>"'
 	check notify-update 4 'dns.flags.opcode == 5'
@@ -747,9 +742,9 @@ check_all() {
 	check tsig 4 'dns.resp.type == 250'
 	check unanswered 3 'ip.dst == 198.51.100.99 && dns'
 	check unanswered-icmp 1 'icmp.type == 3'
-	check retransmitted 1 'dns.retransmission == 1'
-	check duplicate-answer 3 'dns.retransmit_response == 1 || dns.retransmission == 1'
-	check duplicate-query 3 'dns.retransmit_request == 1 || dns.retransmission == 1'
+	check retransmitted 1 'dns.retransmission'
+	check duplicate-answer 3 'dns.retransmit_response'
+	check duplicate-query 3 'dns.retransmit_request'
 	check case-0x20 1 'dns.qry.name matches "[A-Z]" && dns.qry.name matches "[a-z]"'
 	check resolver-both-legs 1 'dns && eth.addr == 02:00:00:00:01:53'
 	check resolver-both-legs 1 'dns && eth.addr == 02:00:00:00:02:02'
@@ -763,8 +758,8 @@ check_all() {
 	check any-sll1 10 'sll && dns'
 	check loopback 4 'dns && (ip.src == 127.0.0.1 || ipv6.src == ::1)'
 	check loopback-both-copies 8 'dns && (ip.src == 127.0.0.1 || ipv6.src == ::1)'
-	check raw 4 'frame.encap_type == 7 && dns'
-	check raw-46 4 'frame.encap_type == 7 && dns && ipv6'
+	check raw 4 'frame.encap_type == 7 && dns && ip'
+	check raw 4 'frame.encap_type == 7 && dns && ipv6'
 	check null 20 'null && dns'
 	check loop 14 'null && dns'
 	check ppp 14 'ppp && dns'
