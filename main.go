@@ -100,6 +100,13 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		}
 	}
 
+	mon, err := openMonitors(cfg)
+	if err != nil {
+		log.errorf("%v", err)
+		return exitFailure
+	}
+	defer mon.close()
+
 	queues, err := openSinks(cfg, stdout, log, true)
 	if err != nil {
 		log.errorf("%v", err)
@@ -110,6 +117,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	}
 	p := newPipeline(cfg, queues, false, stop)
 	p.feeder.filter = filter
+	mon.watch(p.acct, log.block, 0)
 
 	err = readCaptures(p.feeder, []string{cfg.pcap}, stdin, log)
 	p.finish()
