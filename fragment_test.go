@@ -658,8 +658,14 @@ func FuzzFragments(f *testing.F) {
 				t.Fatalf("got  %x\nwant %x", got, want)
 			}
 		}
-		if delivered != 1 && !(recut && delivered == 2) {
-			t.Errorf("delivered %d times: %+v", delivered, *d.counters())
+		// A datagram cut and copied both ways was sent up to four times, and
+		// only copies of the latest way are known as such.
+		most := 1
+		if recut {
+			most = 4
+		}
+		if delivered < 1 || delivered > most {
+			t.Errorf("delivered %d times, want 1 to %d: %+v", delivered, most, *d.counters())
 		}
 		d.flush()
 		fragCheckAccount(t, d)

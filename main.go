@@ -84,6 +84,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		defer stopProfile()
 	}
 
+	// A reader of stdout that goes away (| head) ends the program quietly: the write must fail, not kill.
+	signal.Ignore(syscall.SIGPIPE)
+
 	stop := make(chan struct{})
 	life := watchSignals(ctx, stop)
 	defer life.release()
@@ -100,6 +103,11 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		}
 	}
 
+	captures, err := captureNames(cfg.pcap)
+	if err != nil {
+		log.errorf("%v", err)
+		return exitFailure
+	}
 	mon, err := openMonitors(cfg)
 	if err != nil {
 		log.errorf("%v", err)
@@ -113,26 +121,22 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		return exitFailure
 	}
 	for _, q := range queues {
+		defer q.limit(life.drainCtx)()
 		go life.endWith(q)
 	}
 	p := newPipeline(cfg, queues, false, stop)
 	p.feeder.filter = filter
 	mon.watch(p.acct, log.block, 0)
 
-	err = readCaptures(p.feeder, []string{cfg.pcap}, stdin, log)
+	err = readCaptures(p.feeder, captures, stdin, log)
 	p.finish()
 	failed := err != nil && !errors.Is(err, errStopped)
 	if failed {
 		log.errorf("%v", err)
 	}
 
-	drainCtx, cancel := context.WithCancel(context.Background())
-	if life.stopped() {
-		drainCtx, cancel = context.WithTimeout(context.Background(), drainTimeout)
-	}
-	defer cancel()
 	for _, q := range queues {
-		if err := q.drain(drainCtx); err != nil {
+		if err := q.drain(life.drainCtx); err != nil {
 			failed = true
 		}
 	}
@@ -164,15 +168,18 @@ func startProfile(name string) (func(), error) {
 
 // lifetime ends the reading of input, once, for whichever reason comes first.
 type lifetime struct {
-	stop   chan struct{}
-	end    chan struct{}
-	reason chan struct{}
-	sig    chan os.Signal
+	stop     chan struct{}
+	end      chan struct{}
+	reason   chan struct{}
+	sig      chan os.Signal
+	drainCtx context.Context // ends drainTimeout after the reading was stopped
+	tooLate  context.CancelFunc
 }
 
 // watchSignals closes stop at the first SIGINT, SIGTERM or end of ctx; a second signal then has its default effect.
 func watchSignals(ctx context.Context, stop chan struct{}) *lifetime {
 	l := &lifetime{stop: stop, end: make(chan struct{}), reason: make(chan struct{}, 1), sig: make(chan os.Signal, 2)}
+	l.drainCtx, l.tooLate = context.WithCancel(context.Background())
 	signal.Notify(l.sig, syscall.SIGINT, syscall.SIGTERM)
 	go func() {
 		select {
@@ -184,6 +191,11 @@ func watchSignals(ctx context.Context, stop chan struct{}) *lifetime {
 		}
 		signal.Stop(l.sig) // a second signal ends the process
 		close(l.stop)
+		select {
+		case <-time.After(drainTimeout):
+			l.tooLate()
+		case <-l.end:
+		}
 	}()
 	return l
 }
@@ -200,17 +212,9 @@ func (l *lifetime) endWith(q *sinkQueue) {
 	}
 }
 
-func (l *lifetime) stopped() bool {
-	select {
-	case <-l.stop:
-		return true
-	default:
-		return false
-	}
-}
-
 // release ends the watching; signals have their default effect again.
 func (l *lifetime) release() {
 	signal.Stop(l.sig)
 	close(l.end)
+	l.tooLate()
 }

@@ -45,9 +45,9 @@ func newPipeline(cfg *config, queues []*sinkQueue, wantMsgpack bool, stop <-chan
 	for i := range n {
 		w := &worker{
 			id: i, in: make(chan *chunk, chunkCount), out: make(chan *part, partCount), free: make(chan *part, partCount),
-			enc:   newEncoder(cfg.name, level, cfg.sections, cfg.layout == layoutRR, true, wantMsgpack),
+			enc:   newEncoder(cfg.name, level, cfg.sections, cfg.layout == layoutRR, wantMsgpack),
 			tab:   newConnTable(max(1, (cfg.maxPending+n-1)/n), waitBytesTotal/n),
-			done:  newAnsweredSet(max(answeredMin, 4*cfg.maxPending/n)),
+			done:  newAnsweredSet(max(answeredMin, cfg.maxPending/n)),
 			gcAge: int64(cfg.gcAge), gcInterval: int64(cfg.gcInterval), incomplete: cfg.incomplete,
 			cur: &part{},
 		}

@@ -50,24 +50,27 @@ type encoder struct {
 	level    []byte // JSON: ,"level":"NAME" or empty
 	sections sectionSet
 	perRR    bool // one line an RR; otherwise one a lookup
-	json     bool
-	msgpack  bool
+	msgpack  bool // records are wanted in this form too
 
 	second   int64    // cached second of stamp
 	stamp    [20]byte // 2006-01-02T15:04:05.
-	prefix   []byte
+	prefix   []byte   // of the current lookup; where the part holds its first line, or in scratch
+	first    bool     // the prefix was just encoded in place: the next line need not copy it
+	scratch  []byte
 	suffix   []byte
+	qesc     bool   // the question's text holds escapes
 	q        [2]int // where prefix holds the question's text, for owner names that point to it
-	qesc     bool
-	owner    []byte // text of the last owner name that was a pointer, escaped
+	owner    []byte // text of the last owner name that was a pointer
 	ownerPtr uint16
 	ownerSet bool
-	mp       msgpackEncoder
+	ownerEsc bool
+	servers  [serverCache]serverText
+	mp       msgpackParts
 }
 
 // newEncoder makes an encoder for records of the sensor named.
-func newEncoder(sensor, level string, sections sectionSet, perRR, wantJSON, wantMsgpack bool) encoder {
-	e := encoder{sections: sections, perRR: perRR, json: wantJSON, msgpack: wantMsgpack, second: -1 << 62}
+func newEncoder(sensor, level string, sections sectionSet, perRR, wantMsgpack bool) encoder {
+	e := encoder{sections: sections, perRR: perRR, msgpack: wantMsgpack, second: -1 << 62}
 	e.sensor = append(e.sensor, `Z","sensor":"`...)
 	e.sensor = appendJSONText(e.sensor, sensor)
 	e.sensor = append(e.sensor, `","query_id":`...)
@@ -76,7 +79,7 @@ func newEncoder(sensor, level string, sections sectionSet, perRR, wantJSON, want
 		e.level = appendJSONText(e.level, level)
 		e.level = append(e.level, '"')
 	}
-	e.mp.sensor, e.mp.level = sensor, level
+	e.mp = newMsgpackParts(sensor, level)
 	return e
 }
 
@@ -135,11 +138,14 @@ func (e *encoder) appendTime(dst []byte, ns int64) []byte {
 	return append(dst, d[:]...)
 }
 
+// flagNames are the fields of the six header flags, from bit 0 of flagIndex on.
+var flagNames = [...]string{"aa", "rd", "ra", "truncated", "ad", "cd"}
+
 // headerFlags holds the JSON of the six header flags by aa|rd<<1|ra<<2|tc<<3|ad<<4|cd<<5, since one copy is a tenth of
 // the time of six choices.
 var headerFlags = func() (t [64]string) {
 	for i := range t {
-		for k, name := range []string{"aa", "rd", "ra", "truncated", "ad", "cd"} {
+		for k, name := range flagNames {
 			t[i] += `,"` + name + `":`
 			if i>>k&1 == 1 {
 				t[i] += "true"
@@ -208,12 +214,11 @@ func (e *encoder) lookup(w *worker, l *lookup, m *message, tstamp, elapsed int64
 		status = m.status()
 	}
 	w.count.status[status]++
-	if e.json {
-		e.encodePrefix(w, l, m, tstamp, vlan, status)
-		e.encodeSuffix(w, l, m, elapsed, bytes, cut, status, paired)
-	}
+	e.encodePrefix(w, l, m, tstamp, vlan, status)
+	e.encodeSuffix(w, l, m, elapsed, bytes, cut, status, paired)
 	if e.msgpack {
-		e.mp.begin(w, l, m, tstamp, elapsed, bytes, cut, vlan, status, paired)
+		e.msgpackPrefix(w, l, m, tstamp, vlan, status)
+		e.msgpackSuffix(w, l, m, elapsed, bytes, cut, status, paired)
 	}
 	if !e.perRR {
 		e.oneLine(w, m)
@@ -224,31 +229,26 @@ func (e *encoder) lookup(w *worker, l *lookup, m *message, tstamp, elapsed int64
 	if m != nil {
 		for i := range m.rrs {
 			r := &m.rrs[i]
-			if e.sections>>r.section&1 == 0 || r.typ == typeOPT || r.typ == typeTSIG {
+			if e.sections>>r.section&1 == 0 || r.pseudo() {
 				continue
 			}
-			if e.json {
-				w.cur.json = e.rrLine(w.cur.json, m, r)
-			}
+			w.cur.json = e.rrLine(w.cur.json, m, r)
 			if e.msgpack {
-				w.cur.msgp = e.mp.rrRecord(w.cur.msgp, m, r)
+				w.cur.msgp = e.msgpackRR(w.cur.msgp, m, r)
 			}
 			w.lineDone()
 			lines++
 		}
 	}
 	if lines == 0 {
-		if e.json {
-			b := append(w.cur.json, e.prefix...)
-			b = append(b, `,"atype":"","a":"`...)
-			if m != nil && m.rcode() != rcodeNoError {
-				b = appendRcode(b, m.rcode())
-			}
-			b = append(b, `","ttl":0`...)
-			w.cur.json = append(b, e.suffix...)
+		b := append(e.line(w.cur.json), `,"atype":"","a":"`...)
+		if m != nil && m.rcode() != rcodeNoError {
+			b = appendRcode(b, m.rcode())
 		}
+		b = append(b, `","ttl":0`...)
+		w.cur.json = append(b, e.suffix...)
 		if e.msgpack {
-			w.cur.msgp = e.mp.emptyRecord(w.cur.msgp, m)
+			w.cur.msgp = e.msgpackNoRR(w.cur.msgp, m)
 		}
 		w.lineDone()
 	}
@@ -256,7 +256,8 @@ func (e *encoder) lookup(w *worker, l *lookup, m *message, tstamp, elapsed int64
 
 // encodePrefix encodes the fields up to status.
 func (e *encoder) encodePrefix(w *worker, l *lookup, m *message, tstamp int64, vlan uint16, status uint8) {
-	b := append(e.prefix[:0], `{"tstamp":"`...)
+	at := len(w.cur.json)
+	b := append(w.cur.json, `{"tstamp":"`...)
 	b = e.appendTime(b, tstamp)
 	b = append(b, e.sensor...)
 	b = appendUint(b, uint64(binary.BigEndian.Uint16(l.key[36:])))
@@ -264,15 +265,7 @@ func (e *encoder) encodePrefix(w *worker, l *lookup, m *message, tstamp int64, v
 	b = appendAddr(b, l.key[0:16], l.key[38]&viewV6 != 0)
 	b = append(b, `","sport":"`...)
 	b = appendUint(b, uint64(binary.BigEndian.Uint16(l.key[32:])))
-	b = append(b, `","dst":"`...)
-	b = appendAddr(b, l.key[16:32], l.key[38]&viewV6 != 0)
-	b = append(b, `","dport":"`...)
-	b = appendUint(b, uint64(binary.BigEndian.Uint16(l.key[34:])))
-	if l.key[38]&keyTCP != 0 {
-		b = append(b, `","protocol":"tcp"`...)
-	} else {
-		b = append(b, `","protocol":"udp"`...)
-	}
+	b = e.appendServer(b, &l.key)
 	if vlan != 0 {
 		b = append(b, `,"vlan":`...)
 		b = appendUint(b, uint64(vlan))
@@ -308,8 +301,62 @@ func (e *encoder) encodePrefix(w *worker, l *lookup, m *message, tstamp int64, v
 	}
 	b = append(b, `,"status":"`...)
 	b = append(b, statusNames[status]...)
-	e.prefix = append(b, '"')
+	w.cur.json = append(b, '"')
+	e.prefix = w.cur.json[at:]
+	e.q[0] -= at
+	e.q[1] -= at
+	e.first = true
 }
+
+// serverCache is how many servers' texts an encoder keeps. A sensor sees few servers and many clients.
+const serverCache = 16
+
+// serverText is the JSON from the client's port to the protocol of the lookups of one server.
+type serverText struct {
+	key lookupKey // of the server: the rest is zero
+	n   uint8
+	txt [96]byte
+}
+
+// appendServer appends the server's address and port and the protocol, which are the same for most lookups: copied from
+// a small cache they take a third of the time that the IPv6 text alone takes.
+func (e *encoder) appendServer(b []byte, key *lookupKey) []byte {
+	var k lookupKey
+	copy(k[16:32], key[16:32])
+	k[34], k[35], k[38] = key[34], key[35], key[38]
+	c := &e.servers[(k[31]^k[27]*7^k[35]^k[38]>>3)%serverCache]
+	if c.n == 0 || c.key != k {
+		t := append(c.txt[:0], `","dst":"`...)
+		t = appendAddr(t, k[16:32], k[38]&viewV6 != 0)
+		t = append(t, `","dport":"`...)
+		t = appendUint(t, uint64(binary.BigEndian.Uint16(k[34:])))
+		if k[38]&keyTCP != 0 {
+			t = append(t, `","protocol":"tcp"`...)
+		} else {
+			t = append(t, `","protocol":"udp"`...)
+		}
+		c.key, c.n = k, uint8(len(t))
+	}
+	return append(b, c.txt[:c.n]...)
+}
+
+// keep moves the prefix out of a part that is about to be sent, for the lines that may follow.
+func (e *encoder) keep() {
+	e.scratch = append(e.scratch[:0], e.prefix...)
+	e.prefix = e.scratch
+}
+
+// line begins a line with the prefix, which is already there for the first one.
+func (e *encoder) line(b []byte) []byte {
+	if e.first {
+		e.first = false
+		return b
+	}
+	return append(b, e.prefix...)
+}
+
+// pseudo says whether r belongs to the message and not to its contents: such RRs are in no record.
+func (r *rr) pseudo() bool { return r.typ == typeOPT || r.typ == typeTSIG }
 
 // lookupOpcode is the opcode of the query, or of the response where no query was seen.
 func lookupOpcode(l *lookup, m *message) int {
@@ -417,17 +464,16 @@ func appendAddr(dst, a []byte, v6 bool) []byte {
 // where the response repeats it to the letter.
 func (e *encoder) presetOwner(w *worker, l *lookup, m *message) {
 	e.ownerSet = false
-	if m != nil && m.hasQuestion && e.json && string(m.raw[m.qname:m.qend]) == string(w.tab.nameOf(l)) {
+	if m != nil && m.hasQuestion && !e.qesc && string(m.raw[m.qname:m.qend]) == string(w.tab.nameOf(l)) {
 		e.owner = append(e.owner[:0], e.prefix[e.q[0]:e.q[1]]...)
-		e.ownerPtr, e.ownerSet = 0xc000|dnsHeaderLen, true
+		e.ownerPtr, e.ownerSet, e.ownerEsc = 0xc000|dnsHeaderLen, true, false
 	}
 }
 
 // rrLine appends the line of one RR.
 func (e *encoder) rrLine(b []byte, m *message, r *rr) []byte {
-	b = append(b, e.prefix...)
-	b = append(b, `,"aname":"`...)
-	b = e.appendOwner(b, m, r)
+	b = append(e.line(b), `,"aname":"`...)
+	b = e.appendEscapedOwner(b, m, r)
 	b = append(b, `","atype":"`...)
 	b = appendType(b, r.typ)
 	b = append(b, `","a":"`...)
@@ -452,45 +498,49 @@ func appendEscapedRDATA(b []byte, m *message, r *rr) []byte {
 	return b
 }
 
-// appendOwner appends r's owner name, escaped. Most owners are a pointer to the question or the same pointer as
-// the RR before, so that text is copied instead of decoded again (a tenth of the time).
-func (e *encoder) appendOwner(b []byte, m *message, r *rr) []byte {
-	p := binary.BigEndian.Uint16(m.raw[r.name:])
-	isPtr := p >= 0xc000
-	if isPtr && e.ownerSet && p == e.ownerPtr {
-		return append(b, e.owner...)
-	}
+func (e *encoder) appendEscapedOwner(b []byte, m *message, r *rr) []byte {
 	at := len(b)
-	b, _, esc, _ := appendName(b, m.raw, int(r.name)) // was accepted before
+	b, esc := e.appendOwner(b, m, r)
 	if esc {
 		b = escapeTail(b, at)
-	}
-	if isPtr {
-		e.owner = append(e.owner[:0], b[at:]...)
-		e.ownerPtr, e.ownerSet = p, true
 	}
 	return b
 }
 
+// appendOwner appends r's owner name; esc is true if the text contains a '"' or a '\'. Most owners are a pointer to the
+// question or the same pointer as the RR before, so that text is copied instead of decoded again (a tenth of the time).
+func (e *encoder) appendOwner(b []byte, m *message, r *rr) (out []byte, esc bool) {
+	p := binary.BigEndian.Uint16(m.raw[r.name:])
+	isPtr := p >= 0xc000
+	if isPtr && e.ownerSet && p == e.ownerPtr {
+		return append(b, e.owner...), e.ownerEsc
+	}
+	at := len(b)
+	b, _, esc, _ = appendName(b, m.raw, int(r.name)) // was accepted before
+	if isPtr {
+		e.owner = append(e.owner[:0], b[at:]...)
+		e.ownerPtr, e.ownerSet, e.ownerEsc = p, true, esc
+	}
+	return b, esc
+}
+
 // oneLine writes a lookup as one record (-layout lookup).
 func (e *encoder) oneLine(w *worker, m *message) {
-	if e.json {
-		b := append(w.cur.json, e.prefix...)
-		e.ownerSet = false
-		for s, name := range sectionArrays {
-			if e.sections>>s&1 == 0 {
-				continue
-			}
-			b = append(b, name...)
-			if m != nil {
-				b = e.appendSection(b, m, uint8(s))
-			}
-			b = append(b, ']')
+	b := e.line(w.cur.json)
+	e.ownerSet = false
+	for s, name := range sectionArrays {
+		if e.sections>>s&1 == 0 {
+			continue
 		}
-		w.cur.json = append(b, e.suffix...)
+		b = append(b, name...)
+		if m != nil {
+			b = e.appendSection(b, m, uint8(s))
+		}
+		b = append(b, ']')
 	}
+	w.cur.json = append(b, e.suffix...)
 	if e.msgpack {
-		w.cur.msgp = e.mp.lookupRecord(w.cur.msgp, e.sections, m)
+		w.cur.msgp = e.msgpackLookup(w.cur.msgp, m)
 	}
 	w.lineDone()
 }
@@ -502,7 +552,7 @@ func (e *encoder) appendSection(b []byte, m *message, section uint8) []byte {
 	first := true
 	for i := range m.rrs {
 		r := &m.rrs[i]
-		if r.section != section || r.typ == typeOPT || r.typ == typeTSIG {
+		if r.section != section || r.pseudo() {
 			continue
 		}
 		if !first {
@@ -510,7 +560,7 @@ func (e *encoder) appendSection(b []byte, m *message, section uint8) []byte {
 		}
 		first = false
 		b = append(b, `{"name":"`...)
-		b = e.appendOwner(b, m, r)
+		b = e.appendEscapedOwner(b, m, r)
 		b = append(b, `","type":"`...)
 		b = appendType(b, r.typ)
 		if r.class != classIN {

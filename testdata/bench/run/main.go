@@ -1,6 +1,6 @@
 // Command run measures gopassivedns beside tcpdump, on captures that it has the generator make.
 //
-//	go run ./testdata/bench/run -bin ./gopassivedns -dir build/bench [-runs 5] [-packets N] [-only udp,tcp,vxlan] [-determinism]
+//	go run ./testdata/bench/run -bin ./gopassivedns -dir build/bench [-runs 5] [-packets N] [-only udp,tcp,vxlan] [-determinism] [-floods N]
 //
 // What enters: a binary. What leaves: a table of CPU, wall time and peak memory fit for the README, and exit code 1
 // with a line for each requirement that is missed. Times are compared within one run only: the programs take turns on
@@ -70,6 +70,7 @@ type config struct {
 	runs     int
 	packets  int
 	only     []string
+	floods   int
 }
 
 func main() {
@@ -80,6 +81,7 @@ func main() {
 	flag.IntVar(&c.packets, "packets", 2_000_000, "packets of each capture")
 	only := flag.String("only", "udp,tcp,vxlan", "captures to use")
 	determinism := flag.Bool("determinism", false, "also compare the output of 1, 2, 3, 8 and 13 workers, three times each")
+	flag.IntVar(&c.floods, "floods", 0, "instead, run every flood with that many hostile packets")
 	flag.Parse()
 	c.only = strings.Split(*only, ",")
 	for _, name := range c.only {
@@ -119,9 +121,15 @@ func run(ctx context.Context, c *config, determinism bool) (missed []string, err
 	if _, err := os.Stat(c.bin); err != nil {
 		return nil, fmt.Errorf("-bin: %w", err)
 	}
+	if c.floods > 0 {
+		c.only = []string{"udp"}
+	}
 	captures, err := prepare(ctx, c)
 	if err != nil {
 		return nil, err
+	}
+	if c.floods > 0 {
+		return floods(ctx, c, captures[0], c.floods)
 	}
 	if err := measure(ctx, c, captures); err != nil {
 		return nil, err

@@ -87,6 +87,25 @@ func TestJudge(t *testing.T) {
 	}
 }
 
+func TestCountGood(t *testing.T) {
+	text := `{"q":"good-1.example","status":"answer"}` + "\n" + `{"q":"bad","status":"unanswered"}` + "\n" +
+		`{"q":"good-2.example","status":"answer"}` + "\n"
+	for _, c := range []struct {
+		text, wrong string
+		found       int
+	}{
+		{text, "", 2},
+		{text + `{"q":"good-2.example","status":"answer"}`, `{"q":"good-2.example","status":"answer"}`, 2},
+		{text + `{"q":"good-3.example","status":"unanswered"}`, `{"q":"good-3.example","status":"unanswered"}`, 2},
+		{"{\n" + text, "{\n", 2},
+	} {
+		found, wrong, err := countGood(strings.NewReader(c.text), "good-")
+		if found != c.found || wrong != c.wrong || err != nil {
+			t.Errorf("%q: got %d, %q, %v, want %d, %q", c.text, found, wrong, err, c.found, c.wrong)
+		}
+	}
+}
+
 func TestMedian(t *testing.T) {
 	v := []float64{9, 1, 5, 3}
 	for n, want := range map[int]float64{1: 9, 2: 5, 3: 5, 4: 4} {
