@@ -108,6 +108,12 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		log.errorf("%v", err)
 		return exitFailure
 	}
+	mon, err := openMonitors(cfg)
+	if err != nil {
+		log.errorf("%v", err)
+		return exitFailure
+	}
+	defer mon.close()
 
 	queues, err := openSinks(cfg, stdout, log, true)
 	if err != nil {
@@ -120,6 +126,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	}
 	p := newPipeline(cfg, queues, false, stop)
 	p.feeder.filter = filter
+	mon.watch(p.acct, log.block, 0)
 
 	err = readCaptures(p.feeder, captures, stdin, log)
 	p.finish()

@@ -11,12 +11,17 @@ package main
 // read as they stand, since a sink that hangs must be seen to. A counter that is in no row of counterTable fails a test.
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"math/bits"
+	"net"
+	"os"
+	"os/signal"
 	"reflect"
 	"sync"
+	"syscall"
 	"text/tabwriter"
 	"time"
 )
@@ -239,6 +244,7 @@ type counter struct {
 	label, value string // of the metric; "" for none
 	gauge        bool
 	odd          bool // a loss, or something odd: the summary names it
+	chance       bool // depends on the random keys of the hashes: no part of status records, which are the same in every run
 	help         string
 	get          func(s *snapshot) uint64
 }
@@ -328,7 +334,9 @@ func makeCounterTable() []counter {
 	odd("early_unsolicited", "early_unsolicited_responses_total", "Of these, responses that did not wait their time for a query, because a bound was reached.", func(s *snapshot) uint64 { return s.work.waitedShort })
 	odd("evicted_lookups", "evicted_lookups_total", "Lookups given up because the table was full; they have no record.", func(s *snapshot) uint64 { return s.work.evicted })
 	count("evicted_queries", "evicted_queries_total", "Queries of lookups given up.", func(s *snapshot) uint64 { return s.work.evictedQueries })
-	odd("forgotten_lookups", "forgotten_lookups_total", "Answered lookups forgotten early, because a bound was reached: a second response counts as unsolicited.", func(s *snapshot) uint64 { return s.work.forgotten })
+	table = append(table, counter{name: "forgotten_lookups", prom: "forgotten_lookups_total", odd: true, chance: true,
+		help: "Answered lookups forgotten early, because a bound was reached: a second response counts as unsolicited.",
+		get:  func(s *snapshot) uint64 { return s.work.forgotten }})
 	family("lookups_", "lookups_total", "status", "Lookups by status; each further response of a zone transfer counts, too.", false, statusNames[:],
 		func(s *snapshot, i int) uint64 { return s.work.status[i] })
 	count("records", "records_total", "Records made.", func(s *snapshot) uint64 { return s.work.records })
@@ -461,4 +469,76 @@ func (s *sinkStats) each(f func(name string, n uint64, gauge bool)) {
 	f("errors", s.errors, false)
 	f("queued_records", s.queuedRecords, true)
 	f("queued_bytes", s.queuedBytes, true)
+}
+
+// monitors is what reads the account while the program runs: SIGUSR1, statsd and Prometheus.
+type monitors struct {
+	usr1     chan os.Signal
+	statsd   *statsdReporter // nil without -statsd_host
+	interval time.Duration
+	listener net.Listener // nil without -metrics_addr
+	server   *metricsServer
+	end      chan struct{}
+	wg       sync.WaitGroup
+}
+
+// openMonitors opens what cfg asks for, and takes SIGUSR1 from now on.
+func openMonitors(cfg *config) (*monitors, error) {
+	m := &monitors{usr1: make(chan os.Signal, 1), interval: cfg.statsdInterval, end: make(chan struct{})}
+	var err error
+	if cfg.metricsAddr != "" {
+		if m.listener, err = listenMetrics(cfg.metricsAddr); err != nil {
+			return nil, err
+		}
+	}
+	if cfg.statsdHost != "" {
+		if m.statsd, err = dialStatsd(cfg.statsdHost, cfg.statsdPrefix, cfg.name); err != nil {
+			if m.listener != nil {
+				m.listener.Close()
+			}
+			return nil, err
+		}
+	}
+	signal.Notify(m.usr1, syscall.SIGUSR1)
+	return m, nil
+}
+
+// watch begins to read a. say gets the text that SIGUSR1 asks for. silence is as for serveMetrics.
+func (m *monitors) watch(a *account, say func(text []byte), silence time.Duration) {
+	m.wg.Go(func() {
+		for {
+			select {
+			case <-m.usr1:
+				var b bytes.Buffer
+				a.snapshot().report(&b)
+				say(b.Bytes())
+			case <-m.end:
+				return
+			}
+		}
+	})
+	if r := m.statsd; r != nil {
+		m.wg.Go(func() { r.run(a, m.interval, m.end) })
+		m.statsd = nil // the goroutine closes it
+	}
+	if m.listener != nil {
+		m.server = serveMetrics(m.listener, a, silence)
+		m.listener = nil // the server closes it
+	}
+}
+
+// close sends statsd the last numbers, ends the server, and waits for both.
+func (m *monitors) close() {
+	signal.Stop(m.usr1)
+	close(m.end)
+	if m.server != nil {
+		m.server.close()
+	}
+	if m.listener != nil {
+		m.listener.Close()
+	}
+	if m.statsd != nil {
+		m.statsd.client.Close()
+	}
+	m.wg.Wait()
 }
