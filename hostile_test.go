@@ -15,6 +15,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/miekg/dns"
+
 	"gopassivedns/testdata/bench/wire"
 )
 
@@ -389,6 +391,174 @@ func TestHostileWays(t *testing.T) {
 		r := checkHostile(t, hostileCapture(c.data, c.way, c.link), true)
 		if len(r.forms) == 0 || !bytes.Contains(r.forms[0].json, []byte(fmt.Sprintf(`"status":%q`, c.want))) {
 			t.Errorf("%s: got %q, want a lookup with status %s", c.name, r.json, c.want)
+		}
+	}
+}
+
+// hostileTexts are what somebody might want to get through to a terminal, a log parser or a database.
+var hostileTexts = []string{
+	`"`, `\`, `\"`, `","status":"answer`, "\n", "\r\n", "\n{\"q\":\"forged\"}\n", "\x00", "a\x00b", "\x1b[2J\x1b]0;title\x07", "\x1b[31m", "\x7f\x08\x08",
+	"\xff\xfe", "\xc3\x28", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xc2\x9b31m", "\u2028\u2029", "\ufeff", "<!-- -->", "$(reboot)`reboot`", "%s%n", "'; DROP TABLE",
+	"<134>Jan  1 00:00:00 host forged: line", ".", "\\000", "\\.", "\u202egnp.exe", strings.Repeat("\x00", 63), strings.Repeat(`"`, 63), strings.Repeat("\xff", 63),
+}
+
+// TestOutputInjection puts every text, and every octet, into names, RDATA and EDE texts. Each line must be one line of
+// valid JSON without a raw control byte, msgpack must hold the same, and the texts must lead back to the octets sent:
+// read by somebody else's parser, they are the name and RDATA of the packet.
+func TestOutputInjection(t *testing.T) {
+	texts := slices.Clone(hostileTexts)
+	for i := range 256 {
+		texts = append(texts, string([]byte{byte(i)}), string([]byte{'a', byte(i), 'b'}))
+	}
+	for i, text := range texts {
+		name := append([]byte{byte(len(text))}, text...)
+		name = append(name, 4, 't', 'e', 's', 't', 0)
+		var query, response wire.Msg
+		query.Begin(uint16(i), 0x0100, name, wire.TypeTXT)
+		response.Begin(uint16(i), 0x8180, name, wire.TypeTXT)
+		response.Pointer(wire.QnameAt)
+		response.RR(wire.Answer, wire.TypeTXT, 1)
+		response.Text(text)
+		response.End()
+		response.Pointer(wire.QnameAt)
+		response.RR(wire.Answer, wire.TypeNS, 1)
+		response.Pointer(wire.QnameAt)
+		response.End()
+		response.Pointer(wire.QnameAt)
+		response.RR(wire.Answer, wire.TypeCAA, 1)
+		response.B = append(response.B, 0, 5, 'i', 's', 's', 'u', 'e')
+		response.B = append(response.B, text...)
+		response.End()
+		response.OPT(1232, 0)
+		response.Option(15, append([]byte{0, 22}, text...))
+		response.End()
+		pieces := appendPiece(appendPiece(nil, 2, query.B), 3, response.B)
+		capture := hostileCapture(pieces, asMessages, 0)
+		checkHostile(t, capture, true, "-layout=lookup", "-sections=answer,authority,additional")
+		r := checkHostile(t, capture, true)
+		if len(r.forms) != 3 || r.account.sinks[0].written != 3 {
+			t.Fatalf("%q: got %d records, want 3: %s", text, len(r.forms), r.json)
+		}
+		for k, rr := range []struct {
+			typ   string
+			rdata []byte
+		}{{"TXT", append([]byte{byte(len(text))}, text...)}, {"NS", name}, {"CAA", append([]byte("\x00\x05issue"), text...)}} {
+			var got struct {
+				Q, Aname, Atype, A string
+				Ede                []struct{ Text string }
+			}
+			if err := json.Unmarshal(r.forms[k].json, &got); err != nil {
+				t.Fatal(err)
+			}
+			var buf [300]byte
+			for what, s := range map[string]string{"q": got.Q, "aname": got.Aname} {
+				n, err := dns.PackDomainName(s+".", buf[:], 0, nil, false)
+				if err != nil || !bytes.Equal(buf[:n], name) {
+					t.Errorf("%q: %s is %q, which reads as %q (%v)", text, what, s, buf[:n], err)
+				}
+			}
+			if got.Atype != rr.typ {
+				t.Errorf("%q: atype %s, want %s", text, got.Atype, rr.typ)
+			}
+			if rr.typ == "NS" { // a zone file would want more escapes in a name: ; ( ) and $
+				if n, err := dns.PackDomainName(got.A+".", buf[:], 0, nil, false); err != nil || !bytes.Equal(buf[:n], name) {
+					t.Errorf("%q: NS is %q, which reads as %q (%v)", text, got.A, buf[:n], err)
+				}
+				continue
+			}
+			parsed, err := dns.NewRR("x. 1 IN " + rr.typ + " " + got.A)
+			if err != nil {
+				t.Errorf("%q: %s %s: %v", text, rr.typ, got.A, err)
+				continue
+			}
+			n, err := dns.PackRR(parsed, buf[:], 0, nil, false)
+			if head := 3 + 10; err != nil || !bytes.Equal(buf[head:n], rr.rdata) {
+				t.Errorf("%q: %s %s reads as %q (%v)", text, rr.typ, got.A, buf[min(head, n):n], err)
+			}
+			if want := strings.TrimSuffix(strings.ToValidUTF8(text, "\ufffd"), "\x00"); len(got.Ede) != 1 ||
+				!strings.Contains(text, "\ufffd") && strings.ReplaceAll(got.Ede[0].Text, "\ufffd", "") != strings.ReplaceAll(want, "\ufffd", "") {
+				t.Errorf("%q: ede is %q, want %q", text, got.Ede, want)
+			}
+		}
+	}
+}
+
+// TestLongestExpansions sends what grows most: 64 KB over TCP that become the longest lines there are.
+func TestLongestExpansions(t *testing.T) {
+	long := bytes.Repeat([]byte{1, 0xff}, 127) // 127 labels of one octet and the root are 255 octets, RFC 1035 §2.3.4
+	long = append(long, 0)
+	fill := func(typ uint16, rdata func(m *wire.Msg, room int)) []byte {
+		var m wire.Msg
+		m.Begin(1, 0x8180, long, typ)
+		for len(m.B)+14 <= 65535 {
+			m.Pointer(wire.QnameAt)
+			m.RR(wire.Answer, typ, 1)
+			rdata(&m, 65535-len(m.B))
+			m.End()
+		}
+		return m.B
+	}
+	for _, c := range []struct {
+		name    string
+		message []byte
+		longest int // bytes of the longest line in -layout rr, at least
+	}{
+		{"names", fill(wire.TypeNS, func(m *wire.Msg, room int) { m.Pointer(wire.QnameAt) }), 3 * (5*127 + 126)},
+		{"strings of NUL", fill(wire.TypeTXT, func(m *wire.Msg, room int) {
+			for room >= 2 {
+				n := min(255, room-1)
+				m.B = append(append(m.B, byte(n)), make([]byte, n)...)
+				room -= n + 1
+			}
+		}), 5 * 64000},
+		{"empty strings", fill(wire.TypeTXT, func(m *wire.Msg, room int) { m.B = append(m.B, make([]byte, room)...) }), 5 * 64000},
+		{"all types in a bitmap", fill(rrTypeNSEC, func(m *wire.Msg, room int) {
+			m.B = append(m.B, 0)
+			for w := 0; w < 256 && room > 40; w++ {
+				m.B = append(append(m.B, byte(w), 32), bytes.Repeat([]byte{0xff}, 32)...)
+				room -= 40
+			}
+		}), 600_000},
+		{"servers of HIP", fill(rrTypeHIP, func(m *wire.Msg, room int) {
+			m.B = append(m.B, 1, 2, 0, 1, 'h', 'k')
+			for room > 10 {
+				m.Pointer(wire.QnameAt)
+				room -= 2
+			}
+		}), 100_000},
+		{"errors in every line", func() []byte {
+			var m wire.Msg
+			m.Begin(1, 0x8180, long, wire.TypeA)
+			for range 2000 {
+				m.B = append(m.B, 0)
+				m.RR(wire.Answer, wire.TypeA, 1)
+				m.End()
+			}
+			m.OPT(1232, 0)
+			for len(m.B)+1000 < 65535 {
+				m.Option(15, make([]byte, 900))
+			}
+			m.End()
+			return m.B
+		}(), 6000},
+	} {
+		for _, args := range [][]string{{"-layout=rr"}, {"-layout=lookup"}} {
+			t.Run(c.name+args[0], func(t *testing.T) {
+				stream := append([]byte{byte(len(c.message) >> 8), byte(len(c.message))}, c.message...)
+				pieces := appendPiece(nil, 2|1|2<<4, nil)
+				for chunk := range slices.Chunk(stream, 32000) {
+					pieces = appendPiece(pieces, 1, chunk)
+				}
+				r := checkHostile(t, hostileCapture(pieces, asStream, 0), false, args...)
+				longest := 0
+				for _, f := range r.forms {
+					longest = max(longest, len(f.json))
+				}
+				if longest < c.longest {
+					t.Errorf("the longest of %d lines has %d bytes, want %d or more", len(r.forms), longest, c.longest)
+				}
+				t.Logf("%d bytes: %d lines, the longest %d, together %d", len(c.message), len(r.forms), longest, len(r.json))
+			})
 		}
 	}
 }

@@ -166,10 +166,24 @@ func keyHash(flowHash uint64, id uint16, kind uint8) uint64 {
 	return mix(flowHash^uint64(id), 0x9e3779b97f4a7c15^uint64(kind))
 }
 
-// send gives the current part to the output goroutine and takes an empty one.
+// send gives the current part to the output goroutine and takes an empty one. After a part that one huge record has
+// grown it waits until that part comes back, so that a worker holds one such buffer, not partCount.
 func (w *worker) send() {
-	w.out <- w.cur
+	p := w.cur
+	huge := cap(p.json) > partKeep || cap(p.msgp) > partKeep
+	w.out <- p
 	w.cur = <-w.free
+	if huge {
+		var others [partCount]*part
+		n := 0
+		for ; w.cur != p; n++ {
+			others[n] = w.cur
+			w.cur = <-w.free
+		}
+		for _, o := range others[:n] {
+			w.free <- o
+		}
+	}
 	w.cur.reset()
 }
 
