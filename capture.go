@@ -40,7 +40,7 @@ const (
 	// maxFrame is the longest captured frame that is believed, as in libpcap (MAXIMUM_SNAPLEN).
 	maxFrame = 262144
 	// chunkCount bounds the chunks in existence: one being filled, some in the workers, one in the output.
-	chunkCount = 8
+	chunkCount = 4
 	// viewsPerChunk bounds the views of one chunk, for frames that are tiny.
 	viewsPerChunk = 1 << 15
 	// tickNs is the packet time between ticks.
@@ -87,6 +87,9 @@ type chunk struct {
 	bytes int      // live only: bytes of slab in use
 	stats captureCounters
 	busy  atomic.Int32 // workers that still read it
+
+	statusDue bool  // a status record follows the chunk's lines …
+	statusTs  int64 // … with this packet time
 }
 
 // reset empties a chunk that came back from the free list.
@@ -94,7 +97,7 @@ func (c *chunk) reset() {
 	for i := range c.views {
 		c.views[i] = c.views[i][:0]
 	}
-	c.total, c.bytes = 0, 0
+	c.total, c.bytes, c.statusDue = 0, 0, false
 	if cap(c.extra) > slabSize {
 		c.extra = nil
 	}
@@ -109,6 +112,7 @@ type captureCounters struct {
 	cut         uint64 // frames that the snaplen cut
 	tunnelled   uint64 // segments found inside an encapsulation
 	reassembled uint64 // segments out of IP fragments
+	firstTs     int64  // capture time of the first frame or tick, ns
 	lastTs      int64  // newest capture time, ns
 	kernel      kernelCounters
 	frag        fragCounters
@@ -139,6 +143,9 @@ type feeder struct {
 	started  bool
 	filter   frameFilter // the user's -bpf, nil for the default
 	workersN uint64
+
+	statusNs   int64 // packet time between status records, 0 = none
+	nextStatus int64 // packet time of the next one
 }
 
 // frameFilter is the user's own filter expression, applied to whole frames.
@@ -272,6 +279,11 @@ func (f *feeder) tick(ts int64) {
 		f.broadcast(view{ts: ts, seq: f.seq, hash: f.clock, kind: viewTick})
 		f.seq++
 		f.defrag.tick(ts)
+	} else {
+		f.count.firstTs = ts
+	}
+	if f.statusNs > 0 {
+		f.statusTick(ts)
 	}
 	f.started = true
 	f.tickTs = ts

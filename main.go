@@ -108,6 +108,12 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		log.errorf("%v", err)
 		return exitFailure
 	}
+	mon, err := openMonitors(cfg)
+	if err != nil {
+		log.errorf("%v", err)
+		return exitFailure
+	}
+	defer mon.close()
 
 	queues, err := openSinks(cfg, stdout, log, true)
 	if err != nil {
@@ -120,6 +126,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	}
 	p := newPipeline(cfg, queues, false, stop)
 	p.feeder.filter = filter
+	mon.watch(p.acct, log.block, 0)
 
 	err = readCaptures(p.feeder, captures, stdin, log)
 	p.finish()
@@ -128,14 +135,12 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		log.errorf("%v", err)
 	}
 
-	var stats []sinkStats
 	for _, q := range queues {
 		if err := q.drain(life.drainCtx); err != nil {
 			failed = true
 		}
-		stats = append(stats, q.stats())
 	}
-	p.acct.summary(stderr, stats)
+	p.acct.snapshot().summary(stderr)
 	if failed {
 		return exitFailure
 	}
