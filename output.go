@@ -150,6 +150,7 @@ func (o *output) advance(l *lane) bool {
 			l.done = true
 			o.acct.stage(l.w.id, &l.p.stat)
 		}
+		l.p.reset()
 		l.w.free <- l.p
 		l.p = nil
 	}
