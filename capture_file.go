@@ -566,12 +566,12 @@ func openCapture(name string, stdin io.Reader, stop <-chan struct{}) (byteSource
 	if fi.IsDir() {
 		return nil, nil, fmt.Errorf("open capture %q: is a directory", name)
 	}
+	if !fi.Mode().IsRegular() {
+		return newPipeReader(func() (io.Reader, func() error, error) { return openPipe(name) }, stop), func() {}, nil
+	}
 	h, err := os.Open(name)
 	if err != nil {
 		return nil, nil, fmt.Errorf("open capture %q: %w", name, pathReason(err))
-	}
-	if !fi.Mode().IsRegular() {
-		return newPipeReader(func() (io.Reader, func() error, error) { return sniffReader(h, nil) }, stop), func() { h.Close() }, nil
 	}
 	var magic [sniffLen]byte
 	n, _ := h.ReadAt(magic[:], 0) // a file that can't be read says so when it is
@@ -579,6 +579,20 @@ func openCapture(name string, stdin io.Reader, stop <-chan struct{}) (byteSource
 		return h, func() { h.Close() }, nil
 	}
 	return newPipeReader(func() (io.Reader, func() error, error) { return sniffReader(h, nil) }, stop), func() { h.Close() }, nil
+}
+
+// openPipe opens what is no regular file, which may wait for a writer.
+func openPipe(name string) (io.Reader, func() error, error) {
+	h, err := os.Open(name)
+	if err != nil {
+		return nil, nil, pathReason(err)
+	}
+	r, done, err := sniffReader(h, nil)
+	if err != nil {
+		h.Close()
+		return nil, nil, err
+	}
+	return r, func() error { return errors.Join(done(), h.Close()) }, nil
 }
 
 // pathReason strips the path that os put in front of the reason, since the caller names it.
@@ -685,7 +699,11 @@ func readOne(f *feeder, name string, stdin io.Reader, log logger) error {
 		return err
 	}
 	defer done()
-	return readCapture(f, name, src, func(lt uint32) {
+	log.debugf("reading capture %q", name)
+	before := f.count
+	err = readCapture(f, name, src, func(lt uint32) {
 		log.warnf("read capture %q: packets of link type %s are not decoded", name, linkName(lt))
 	})
+	log.debugf("capture %q: %d packets of %d bytes read", name, f.count.frames-before.frames, f.count.frameBytes-before.frameBytes)
+	return err
 }
