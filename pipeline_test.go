@@ -10,6 +10,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -424,6 +425,19 @@ func bombMessage(id uint16) []byte {
 		m.End()
 	}
 	return m.B
+}
+
+// TestProfile: go tool pprof opens what -cpuprofile writes.
+func TestProfile(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "cpu.prof")
+	_, stderr, code := runCapture(t, nil, "testdata/pcap/demo.pcap", "-quiet", "-cpuprofile", name)
+	if code != exitOK {
+		t.Fatalf("exit code %d: %s", code, stderr)
+	}
+	out, err := exec.Command("go", "tool", "pprof", "-top", name).CombinedOutput()
+	if err != nil || !bytes.Contains(out, []byte("Type: cpu")) {
+		t.Errorf("%v: %s", err, out)
+	}
 }
 
 // TestExpansionIsBounded: messages that expand two hundred times do not fill the memory, in either layout.
