@@ -37,13 +37,13 @@ type part struct {
 	stat  workerCounters
 }
 
+// huge says whether one line has grown a buffer that is not worth keeping.
+func (p *part) huge() bool { return cap(p.json) > partKeep || cap(p.msgp) > partKeep }
+
 // reset empties a part, and lets go of a buffer that one huge line has grown.
 func (p *part) reset() {
-	if cap(p.json) > partKeep {
-		p.json = nil
-	}
-	if cap(p.msgp) > partKeep {
-		p.msgp = nil
+	if p.huge() {
+		p.json, p.msgp = nil, nil
 	}
 	p.json, p.ends, p.msgp, p.mends = p.json[:0], p.ends[:0], p.msgp[:0], p.mends[:0]
 	p.tags, p.last = p.tags[:0], false
@@ -169,11 +169,21 @@ func keyHash(flowHash uint64, id uint16, kind uint8) uint64 {
 	return mix(flowHash^uint64(id), 0x9e3779b97f4a7c15^uint64(kind))
 }
 
-// send gives the current part to the output goroutine and takes an empty one.
+// send gives the current part to the output goroutine and takes an empty one. After one that a huge line has grown it
+// waits until all parts are back, so that each worker has at most one such line in memory.
 func (w *worker) send() {
+	huge := w.cur.huge()
 	w.out <- w.cur
 	w.cur = <-w.free
-	w.cur.reset()
+	if huge {
+		var parts [partCount - 1]*part
+		for i := range parts {
+			parts[i] = <-w.free
+		}
+		for _, p := range parts {
+			w.free <- p
+		}
+	}
 }
 
 // closeTag ends the run of lines of the current tag.
