@@ -503,7 +503,7 @@ func openMonitors(cfg *config) (*monitors, error) {
 	return m, nil
 }
 
-// watch begins to read a. say gets the text that SIGUSR1 asks for. silence is as for serveMetrics.
+// watch begins to read a. say gets the text that SIGUSR1 asks for. silence is as for metricsHandler.
 func (m *monitors) watch(a *account, say func(text []byte), silence time.Duration) {
 	m.wg.Go(func() {
 		for {
