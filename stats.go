@@ -443,7 +443,7 @@ func (s *snapshot) report(w io.Writer) {
 		row(counterTable[i].name, counterTable[i].get(s))
 	}
 	for _, q := range s.sinks {
-		q.each(func(name string, n uint64, _ bool) { row("sink "+q.name+" "+name, n) })
+		q.each(func(name string, n uint64, _ bool) { row("sink_"+statsdName(q.name)+"_"+name, n) })
 	}
 	tw.Flush()
 	eqs := s.equations()

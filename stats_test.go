@@ -223,7 +223,7 @@ func TestReport(t *testing.T) {
 		got = append(got, strings.Join(strings.Fields(line), " "))
 	}
 	want := []string{"3 packets", "2 packets_udp", "1 packets_not_ip", "2 segments_udp", "2 messages_udp", "2 queries", "3 records", "2 pending_lookups",
-		"3 sink stdout submitted", "1 sink stdout written", "1 sink stdout dropped", "1 sink stdout queued_records",
+		"3 sink_stdout_submitted", "1 sink stdout written", "1 sink stdout dropped", "1 sink stdout queued_records",
 		fmt.Sprintf("all %d equations of the account hold", len(s.equations()))}
 	if !slices.Equal(got, want) {
 		t.Errorf("report:\ngot  %q\nwant %q", got, want)
@@ -235,4 +235,46 @@ func TestReport(t *testing.T) {
 	if want := "does not add up: queries = matched + repeated + unanswered + evicted + pending: 3 != 2\n"; !strings.HasSuffix(b.String(), want) {
 		t.Errorf("report of an account that does not add up: got %q, want the end %q", b.String(), want)
 	}
+}
+
+// TestReadmeMetrics wants the README's table of metrics to be what counterTable says, with the sinks' and the latencies' metrics
+// behind it.
+func TestReadmeMetrics(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("| status record, statsd, SIGUSR1 | Prometheus, with `gopassivedns_` before it | meaning |\n|---|---|---|\n")
+	for i := 0; i < len(counterTable); {
+		c := &counterTable[i]
+		name, prom := "`"+c.name+"`", "the sum of the next ones"
+		if c.prom != "" {
+			prom = "`" + c.prom + "`"
+		}
+		i++
+		if c.label != "" {
+			prefix := strings.TrimSuffix(c.name, c.value)
+			name = "`" + prefix + "…`: `" + c.value + "`"
+			prom = "`" + c.prom + "{" + c.label + "}`"
+			for ; i < len(counterTable) && counterTable[i].prom == c.prom; i++ {
+				name += ", `" + counterTable[i].value + "`"
+			}
+		}
+		if c.gauge {
+			prom += ", a gauge"
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s |\n", name, prom, strings.TrimSuffix(c.help, "."))
+	}
+	row := func(name, prom, help string) {
+		fmt.Fprintf(&b, "| %s | `%s` | %s |\n", name, prom, strings.TrimSuffix(help, "."))
+	}
+	row("statsd: timers `lookup_latency_mean`, `_p50`, `_p95`, `_p99`, in ms", "lookup_duration_seconds", "Histogram: from a lookup's first query to its response, by capture time. Buckets are powers of two of µs, so quantiles are at most a factor of two off")
+	row("statsd: gauge `memory_bytes`", "build_info", "Memory that the Go runtime holds; Prometheus has it among `go_…` and `process_…`, and 1 labelled with `version` and `goversion` as `build_info`")
+	row("statsd, SIGUSR1: `sink_NAME_written`, `_dropped`, `_failed`", "sink_records_total{sink,result}", "Records that an output is done with, by what became of them")
+	own := [...]string{"submitted", "resent", "errors", "queued_records", "queued_bytes", ""}
+	for i, m := range sinkMetrics {
+		name := "statsd, SIGUSR1: `sink_NAME_" + own[i] + "`"
+		if own[i] == "" {
+			name = ""
+		}
+		row(name, m.name+"{sink}", m.help)
+	}
+	checkReadme(t, "metrics", b.String())
 }
