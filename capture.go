@@ -210,7 +210,7 @@ func (f *feeder) slowFrame(pkt []byte, r verdict, lt uint32, ts int64, seq uint6
 	vlan := v.vlan
 	tunnelled, reassembled := false, false
 	for depth := 0; ; depth++ {
-		if depth > maxNesting {
+		if depth == maxNesting {
 			return verdictNested
 		}
 		switch r {

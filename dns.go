@@ -79,6 +79,7 @@ type message struct {
 
 	// The first question: its name is at raw[qname:], its QTYPE at raw[qend:].
 	hasQuestion   bool
+	qplain        bool // its name is not compressed, so raw[qname:qend] is the whole of it
 	qtype, qclass uint16
 	qname, qend   int
 
@@ -105,7 +106,7 @@ const dnsHeaderLen = 12
 // which case the message can be matched even if broken is set.
 func (m *message) parse(raw []byte) (malformed uint8) {
 	m.raw = raw
-	m.hasQuestion, m.opt, m.do = false, false, false
+	m.hasQuestion, m.qplain, m.opt, m.do = false, false, false, false
 	m.qtype, m.qclass, m.udpSize = 0, 0, 0
 	m.extRcode, m.version, m.broken = 0, 0, brokenNone
 	m.qname, m.qend, m.ecsOff, m.ecsLen, m.trailing = 0, 0, 0, 0, 0
@@ -132,7 +133,7 @@ func (m *message) parse(raw []byte) (malformed uint8) {
 			c := raw[off]
 			off++
 			if c == 0 {
-				qptr = 0xc000 | dnsHeaderLen
+				qptr, m.qplain = 0xc000|dnsHeaderLen, true
 				break
 			}
 			if c > 63 {

@@ -46,16 +46,15 @@ const (
 
 // encoder is one worker's record writer: what is constant over a run, and scratch space.
 type encoder struct {
-	sensor   []byte // JSON: Z","sensor":"NAME","query_id":
+	head     []byte // JSON up to query_id, of the current second
 	level    []byte // JSON: ,"level":"NAME" or empty
 	sections sectionSet
 	perRR    bool // one line an RR; otherwise one a lookup
 	msgpack  bool // records are wanted in this form too
 
-	second   int64    // cached second of stamp
-	stamp    [20]byte // 2006-01-02T15:04:05.
-	prefix   []byte   // of the current lookup; where the part holds its first line, or in scratch
-	first    bool     // the prefix was just encoded in place: the next line need not copy it
+	second   int64  // the second whose text head holds
+	prefix   []byte // of the current lookup; where the part holds its first line, or in scratch
+	first    bool   // the prefix was just encoded in place: the next line need not copy it
 	scratch  []byte
 	suffix   []byte
 	qesc     bool   // the question's text holds escapes
@@ -64,16 +63,17 @@ type encoder struct {
 	ownerPtr uint16
 	ownerSet bool
 	ownerEsc bool
-	servers  [serverCache]serverText
+	servers  [cacheLen]serverText
+	outcomes [cacheLen]outcomeText
 	mp       msgpackParts
 }
 
 // newEncoder makes an encoder for records of the sensor named.
 func newEncoder(sensor, level string, sections sectionSet, perRR, wantMsgpack bool) encoder {
 	e := encoder{sections: sections, perRR: perRR, msgpack: wantMsgpack, second: -1 << 62}
-	e.sensor = append(e.sensor, `Z","sensor":"`...)
-	e.sensor = appendJSONText(e.sensor, sensor)
-	e.sensor = append(e.sensor, `","query_id":`...)
+	e.head = append(e.head, `{"tstamp":"2006-01-02T15:04:05.000000000Z","sensor":"`...)
+	e.head = appendJSONText(e.head, sensor)
+	e.head = append(e.head, `","query_id":`...)
 	if level != "" {
 		e.level = append(e.level, `,"level":"`...)
 		e.level = appendJSONText(e.level, level)
@@ -115,8 +115,15 @@ func escapeTail(b []byte, from int) []byte {
 	return b
 }
 
-// appendTime appends ns since 1970 UTC as RFC 3339 with nine fraction digits, without the Z.
-func (e *encoder) appendTime(dst []byte, ns int64) []byte {
+// Where a time's text begins in head, and its fraction digits.
+const (
+	headTime = len(`{"tstamp":"`)
+	headFrac = headTime + len("2006-01-02T15:04:05.")
+	timeLen  = len("2006-01-02T15:04:05.000000000Z")
+)
+
+// setTime puts ns since 1970 UTC into head as RFC 3339 with nine fraction digits.
+func (e *encoder) setTime(ns int64) {
 	sec := ns / 1e9
 	frac := ns % 1e9
 	if frac < 0 {
@@ -125,17 +132,15 @@ func (e *encoder) appendTime(dst []byte, ns int64) []byte {
 	}
 	if sec != e.second {
 		e.second = sec
-		time.Unix(sec, 0).UTC().AppendFormat(e.stamp[:0], "2006-01-02T15:04:05.")
+		time.Unix(sec, 0).UTC().AppendFormat(e.head[headTime:headTime], "2006-01-02T15:04:05")
 	}
-	dst = append(dst, e.stamp[:]...)
-	var d [9]byte
+	d := e.head[headFrac : headFrac+9 : headFrac+9]
 	for i := 8; i > 0; i -= 2 {
 		j := frac % 100 * 2
 		frac /= 100
 		d[i], d[i-1] = digitPairs[j+1], digitPairs[j]
 	}
 	d[0] = byte('0' + frac)
-	return append(dst, d[:]...)
 }
 
 // flagNames are the fields of the six header flags, from bit 0 of flagIndex on.
@@ -217,7 +222,7 @@ func (e *encoder) lookup(w *worker, l *lookup, m *message, tstamp, elapsed int64
 	e.encodePrefix(w, l, m, tstamp, vlan, status)
 	e.encodeSuffix(w, l, m, elapsed, bytes, cut, status, paired)
 	if e.msgpack {
-		e.msgpackPrefix(w, l, m, tstamp, vlan, status)
+		e.msgpackPrefix(w, l, m, vlan, status)
 		e.msgpackSuffix(w, l, m, elapsed, bytes, cut, status, paired)
 	}
 	if !e.perRR {
@@ -257,25 +262,29 @@ func (e *encoder) lookup(w *worker, l *lookup, m *message, tstamp, elapsed int64
 // encodePrefix encodes the fields up to status.
 func (e *encoder) encodePrefix(w *worker, l *lookup, m *message, tstamp int64, vlan uint16, status uint8) {
 	at := len(w.cur.json)
-	b := append(w.cur.json, `{"tstamp":"`...)
-	b = e.appendTime(b, tstamp)
-	b = append(b, e.sensor...)
+	e.setTime(tstamp)
+	b := append(slices.Grow(w.cur.json, lineRoom), e.head...)
 	b = appendUint(b, uint64(binary.BigEndian.Uint16(l.key[36:])))
 	b = append(b, `,"src":"`...)
 	b = appendAddr(b, l.key[0:16], l.key[38]&viewV6 != 0)
 	b = append(b, `","sport":"`...)
 	b = appendUint(b, uint64(binary.BigEndian.Uint16(l.key[32:])))
-	b = e.appendServer(b, &l.key)
-	if vlan != 0 {
-		b = append(b, `,"vlan":`...)
-		b = appendUint(b, uint64(vlan))
+	c := e.server(&l.key)
+	if op := lookupOpcode(l, m); op == 0 && vlan == 0 {
+		b = append(b, c.txt[:c.n]...)
+	} else {
+		b = append(b, c.txt[:int(c.n)-len(serverTail)]...)
+		if vlan != 0 {
+			b = append(b, `,"vlan":`...)
+			b = appendUint(b, uint64(vlan))
+		}
+		if op != 0 {
+			b = append(b, `,"opcode":"`...)
+			b = appendOpcode(b, op)
+			b = append(b, '"')
+		}
+		b = append(b, serverTail...)
 	}
-	if op := lookupOpcode(l, m); op != 0 {
-		b = append(b, `,"opcode":"`...)
-		b = appendOpcode(b, op)
-		b = append(b, '"')
-	}
-	b = append(b, `,"q":"`...)
 	e.q[0] = len(b)
 	e.qesc = false
 	if l.nameLen != 0 {
@@ -285,46 +294,43 @@ func (e *encoder) encodePrefix(w *worker, l *lookup, m *message, tstamp int64, v
 		}
 	}
 	e.q[1] = len(b)
-	b = append(b, `","qtype":"`...)
-	if l.nameLen != 0 {
-		b = appendType(b, l.qtype)
-		if l.qclass != classIN {
-			b = append(b, `","qclass":"`...)
-			b = appendClass(b, l.qclass)
-		}
-	}
-	b = append(b, `","rcode":`...)
+	rcode := -1
 	if m != nil {
-		b = appendUint(b, uint64(m.rcode()))
-	} else {
-		b = append(b, `-1`...)
+		rcode = m.rcode()
 	}
-	b = append(b, `,"status":"`...)
-	b = append(b, statusNames[status]...)
-	w.cur.json = append(b, '"')
+	if l.nameLen == 0 || l.qclass != classIN {
+		w.cur.json = appendOutcome(b, l.nameLen != 0, l.qtype, l.qclass, rcode, status)
+	} else {
+		w.cur.json = append(b, e.outcome(l.qtype, rcode, status)...)
+	}
 	e.prefix = w.cur.json[at:]
 	e.q[0] -= at
 	e.q[1] -= at
 	e.first = true
 }
 
-// serverCache is how many servers' texts an encoder keeps. A sensor sees few servers and many clients.
-const serverCache = 16
+// lineRoom is the room that is made for a line's fixed parts, so that most lines need no further growth.
+const lineRoom = 1024
 
-// serverText is the JSON from the client's port to the protocol of the lookups of one server.
+// cacheLen is how many servers' and outcomes' texts an encoder keeps. A sensor sees few servers, question types and
+// response codes, so nearly every line finds them there; one copy takes a third of the time of putting them together.
+const cacheLen = 32
+
+// serverText is the JSON from the server's address to the question, for one server.
 type serverText struct {
 	key lookupKey // of the server: the rest is zero
 	n   uint8
-	txt [96]byte
+	txt [104]byte
 }
 
-// appendServer appends the server's address and port and the protocol, which are the same for most lookups: copied from
-// a small cache they take a third of the time that the IPv6 text alone takes.
-func (e *encoder) appendServer(b []byte, key *lookupKey) []byte {
+const serverTail = `,"q":"`
+
+// server returns the text of a lookup's server.
+func (e *encoder) server(key *lookupKey) *serverText {
 	var k lookupKey
 	copy(k[16:32], key[16:32])
 	k[34], k[35], k[38] = key[34], key[35], key[38]
-	c := &e.servers[(k[31]^k[27]*7^k[35]^k[38]>>3)%serverCache]
+	c := &e.servers[(k[31]^k[27]*7^k[35]^k[38]>>3)%cacheLen]
 	if c.n == 0 || c.key != k {
 		t := append(c.txt[:0], `","dst":"`...)
 		t = appendAddr(t, k[16:32], k[38]&viewV6 != 0)
@@ -335,9 +341,64 @@ func (e *encoder) appendServer(b []byte, key *lookupKey) []byte {
 		} else {
 			t = append(t, `","protocol":"udp"`...)
 		}
+		t = append(t, serverTail...)
 		c.key, c.n = k, uint8(len(t))
 	}
-	return append(b, c.txt[:c.n]...)
+	return c
+}
+
+// outcomeText is the JSON from the question's end to the status, for one type of question of class IN and one result.
+type outcomeText struct {
+	qtype  uint16
+	status uint8
+	n      uint8
+	rcode  int16
+	txt    [72]byte
+}
+
+// outcome returns the text of a question's type, the response code and the status.
+func (e *encoder) outcome(qtype uint16, rcode int, status uint8) []byte {
+	c := &e.outcomes[(qtype^uint16(rcode)<<3^uint16(status)<<1)%cacheLen]
+	if c.n == 0 || c.qtype != qtype || c.rcode != int16(rcode) || c.status != status {
+		t := appendOutcome(c.txt[:0], true, qtype, classIN, rcode, status)
+		c.qtype, c.rcode, c.status, c.n = qtype, int16(rcode), status, uint8(len(t))
+	}
+	return c.txt[:c.n]
+}
+
+// appendOutcome appends the fields from the end of the question to status.
+func appendOutcome(b []byte, asked bool, qtype, qclass uint16, rcode int, status uint8) []byte {
+	b = append(b, `","qtype":"`...)
+	if asked {
+		b = appendType(b, qtype)
+		if qclass != classIN {
+			b = append(b, `","qclass":"`...)
+			b = appendClass(b, qclass)
+		}
+	}
+	b = append(b, `","rcode":`...)
+	if rcode >= 0 {
+		b = appendUint(b, uint64(rcode))
+	} else {
+		b = append(b, `-1`...)
+	}
+	b = append(b, `,"status":"`...)
+	b = append(b, statusNames[status]...)
+	return append(b, '"')
+}
+
+// typeTexts is the JSON between an RR's owner and its data, for the types that have a mnemonic.
+var typeTexts = func() (t [len(typeNames)]string) {
+	for i := range t {
+		t[i] = string(appendTypeText(nil, uint16(i)))
+	}
+	return t
+}()
+
+func appendTypeText(b []byte, typ uint16) []byte {
+	b = append(b, `","atype":"`...)
+	b = appendType(b, typ)
+	return append(b, `","a":"`...)
 }
 
 // keep moves the prefix out of a part that is about to be sent, for the lines that may follow.
@@ -474,9 +535,11 @@ func (e *encoder) presetOwner(w *worker, l *lookup, m *message) {
 func (e *encoder) rrLine(b []byte, m *message, r *rr) []byte {
 	b = append(e.line(b), `,"aname":"`...)
 	b = e.appendEscapedOwner(b, m, r)
-	b = append(b, `","atype":"`...)
-	b = appendType(b, r.typ)
-	b = append(b, `","a":"`...)
+	if int(r.typ) < len(typeTexts) {
+		b = append(b, typeTexts[r.typ]...)
+	} else {
+		b = appendTypeText(b, r.typ)
+	}
 	b = appendEscapedRDATA(b, m, r)
 	b = append(b, `","ttl":`...)
 	b = appendUint(b, uint64(r.ttl))

@@ -153,11 +153,10 @@ func appendMsgpackArray(b []byte, n int) []byte {
 }
 
 // msgpackPrefix encodes the fields up to status; encodePrefix has been called for the same lookup.
-func (e *encoder) msgpackPrefix(w *worker, l *lookup, m *message, tstamp int64, vlan uint16, status uint8) {
+func (e *encoder) msgpackPrefix(w *worker, l *lookup, m *message, vlan uint16, status uint8) {
 	n := 12
 	b := append(e.mp.prefix[:0], "\xa6tstamp\xbe"...)
-	b = e.appendTime(b, tstamp)
-	b = append(b, 'Z')
+	b = append(b, e.head[headTime:headTime+timeLen]...)
 	b = append(b, e.mp.sensor...)
 	b = append(b, "\xa8query_id"...)
 	b = appendMsgpackUint(b, uint64(binary.BigEndian.Uint16(l.key[36:])))

@@ -280,14 +280,8 @@ func expandName(dst, msg []byte, off int) []byte {
 // questionName returns the question's name without compression: in place, since no sender compresses the first name
 // of a message, or expanded into w.qname.
 func (w *worker) questionName(m *message) []byte {
-	b := m.raw[m.qname:m.qend]
-	for i := 0; i < len(b); i += int(b[i]) + 1 {
-		if b[i] == 0 {
-			return b[:i+1]
-		}
-		if b[i] >= 0xc0 {
-			break
-		}
+	if m.qplain {
+		return m.raw[m.qname:m.qend]
 	}
 	return expandName(w.qname[:0], m.raw, m.qname)
 }
