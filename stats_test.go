@@ -223,7 +223,7 @@ func TestReport(t *testing.T) {
 		got = append(got, strings.Join(strings.Fields(line), " "))
 	}
 	want := []string{"3 packets", "2 packets_udp", "1 packets_not_ip", "2 segments_udp", "2 messages_udp", "2 queries", "3 records", "2 pending_lookups",
-		"3 sink_stdout_submitted", "1 sink stdout written", "1 sink stdout dropped", "1 sink stdout queued_records",
+		"3 sink_stdout_submitted", "1 sink_stdout_written", "1 sink_stdout_dropped", "1 sink_stdout_queued_records",
 		fmt.Sprintf("all %d equations of the account hold", len(s.equations()))}
 	if !slices.Equal(got, want) {
 		t.Errorf("report:\ngot  %q\nwant %q", got, want)
