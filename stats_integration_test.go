@@ -2,6 +2,11 @@
 
 package main
 
+// The monitors against what they are made for: the original statsd daemon (node and npm, or STATSD_JS naming its stats.js),
+// Debian's prometheus, and promtool. Run with
+//
+//	go test -tags integration -run 'RealDaemons|AlertRules' .
+
 import (
 	"bufio"
 	"context"
