@@ -103,18 +103,17 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		}
 	}
 
+	captures, err := captureNames(cfg.pcap)
+	if err != nil {
+		log.errorf("%v", err)
+		return exitFailure
+	}
 	mon, err := openMonitors(cfg)
 	if err != nil {
 		log.errorf("%v", err)
 		return exitFailure
 	}
 	defer mon.close()
-
-	captures, err := captureNames(cfg.pcap)
-	if err != nil {
-		log.errorf("%v", err)
-		return exitFailure
-	}
 
 	queues, err := openSinks(cfg, stdout, log, true)
 	if err != nil {

@@ -110,7 +110,7 @@ func TestMetricsAddressTaken(t *testing.T) {
 	defer l.Close()
 	addr := l.Addr().String()
 	var stdout, stderr strings.Builder
-	code := run(t.Context(), []string{"-env_file=", "-pcap=testdata/none.pcap", "-metrics_addr", addr}, strings.NewReader(""), &stdout, &stderr)
+	code := run(t.Context(), []string{"-env_file=", "-pcap=testdata/pcap/vlan.pcap", "-metrics_addr", addr}, strings.NewReader(""), &stdout, &stderr)
 	want := "gopassivedns: listen on -metrics_addr \"" + addr + "\": bind: address already in use\n"
 	if code != exitFailure || stderr.String() != want || stdout.String() != "" {
 		t.Errorf("got exit %d, %q, want exit 1, %q", code, stderr.String(), want)
