@@ -288,7 +288,7 @@ func (e *encoder) encodePrefix(w *worker, l *lookup, m *message, tstamp int64, v
 	e.q[0] = len(b)
 	e.qesc = false
 	if l.nameLen != 0 {
-		b, _, e.qesc, _ = appendName(b, w.tab.nameOf(l), 0) // was accepted before
+		b, e.qesc = appendStoredName(b, w.tab.nameOf(l))
 		if e.qesc {
 			b = escapeTail(b, e.q[0])
 		}

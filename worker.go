@@ -133,7 +133,7 @@ func (w *worker) run() {
 }
 
 // warmBatch is how many packets' memory is fetched ahead.
-const warmBatch = 16
+const warmBatch = 32
 
 // warm touches what the next packets will need: their bytes, and the buckets and lookups that their keys lead to.
 // Packets come from another core's cache, and the table is larger than a core's own; done one packet after the other,
@@ -151,11 +151,14 @@ func (w *worker) warm(c *chunk, views []view) {
 		key := uint64(v.flags & viewV6)
 		id := uint64(c.slab[v.l4+8])<<8 | uint64(c.slab[v.l4+9])
 		heads[i] = w.tab.heads[uint32(keyHash(v.hash, uint16(id), uint8(key))>>32)&mask]
-		touched ^= c.slab[v.l3] ^ c.slab[v.end-1]
+		for o := v.l3; o < v.end; o += 64 {
+			touched ^= c.slab[o]
+		}
 	}
 	for _, h := range heads {
 		if h != 0 {
-			touched ^= w.tab.at(h - 1).state
+			l := w.tab.at(h - 1)
+			touched ^= l.key[0] ^ l.key[39] ^ l.state ^ l.inline[inlineVar-1]
 		}
 	}
 	w.touched = touched
