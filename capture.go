@@ -113,7 +113,7 @@ type captureCounters struct {
 	tunnelled   uint64 // segments found inside an encapsulation
 	reassembled uint64 // segments out of IP fragments
 	firstTs     int64  // capture time of the first frame or tick, ns
-	lastTs      int64  // newest capture time, ns
+	lastTs      int64  // capture time of the last frame or tick, ns
 	kernel      kernelCounters
 	frag        fragCounters
 }
