@@ -111,7 +111,9 @@ type captureCounters struct {
 	reassembled uint64 // segments out of IP fragments
 	lastTs      int64  // newest capture time, ns
 	kernel      kernelCounters
-	frag        fragCounters
+	// deviceErrors counts the failures of live devices: each that ended a capture, and each attempt to open one again.
+	deviceErrors uint64
+	frag         fragCounters
 }
 
 // kernelCounters is what a live handle reports of itself, summed over handles and reopenings. All zero for a file.

@@ -88,8 +88,14 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	life := watchSignals(ctx, stop)
 	defer life.release()
 
+	live := len(cfg.devs) > 0
+	if live && cfg.pfring {
+		if err := pfringMissing(); err != nil {
+			return failWith(err, log, stderr)
+		}
+	}
 	var filter frameFilter
-	if cfg.bpfSet {
+	if cfg.bpfSet && !live {
 		filter, err = compileFilter(cfg.bpf)
 		if err != nil {
 			var ue *usageError
@@ -100,18 +106,35 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		}
 	}
 
-	queues, err := openSinks(cfg, stdout, log, true)
+	queues, err := openSinks(cfg, stdout, log, !live)
 	if err != nil {
 		log.errorf("%v", err)
 		return exitFailure
+	}
+	var capture *liveCapture
+	if live {
+		capture, err = startLive(cfg, stop, log)
+		if err != nil {
+			drainAll(context.Background(), queues)
+			return failWith(err, log, stderr)
+		}
+	}
+	if live || cfg.logFile != "" {
+		defer reopenOnHangup(queues)()
 	}
 	for _, q := range queues {
 		go life.endWith(q)
 	}
 	p := newPipeline(cfg, queues, false, stop)
-	p.feeder.filter = filter
-
-	err = readCaptures(p.feeder, []string{cfg.pcap}, stdin, log)
+	if live {
+		notifyReady()
+		go keepWatchdog(p.acct.progress, life.end)
+		err = capture.run(p.feeder)
+		notifyStopping()
+	} else {
+		p.feeder.filter = filter
+		err = readCaptures(p.feeder, []string{cfg.pcap}, stdin, log)
+	}
 	p.finish()
 	failed := err != nil && !errors.Is(err, errStopped)
 	if failed {
@@ -123,13 +146,8 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		drainCtx, cancel = context.WithTimeout(context.Background(), drainTimeout)
 	}
 	defer cancel()
-	var stats []sinkStats
-	for _, q := range queues {
-		if err := q.drain(drainCtx); err != nil {
-			failed = true
-		}
-		stats = append(stats, q.stats())
-	}
+	stats, ok := drainAll(drainCtx, queues)
+	failed = failed || !ok
 	p.acct.summary(stderr, stats)
 	if failed {
 		return exitFailure
@@ -139,6 +157,81 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 
 // drainTimeout is how long sinks may take to deliver what they hold once the program was told to stop.
 const drainTimeout = 10 * time.Second
+
+// drainAll ends the sinks; ok says whether all was delivered.
+func drainAll(ctx context.Context, queues []*sinkQueue) (stats []sinkStats, ok bool) {
+	ok = true
+	for _, q := range queues {
+		if err := q.drain(ctx); err != nil {
+			ok = false
+		}
+		stats = append(stats, q.stats())
+	}
+	return stats, ok
+}
+
+// startLive opens the devices, and then gives up root where -user says so. The log file is open already.
+func startLive(cfg *config, stop <-chan struct{}, log logger) (*liveCapture, error) {
+	var account *userAccount
+	if cfg.user != "" {
+		var err error
+		if account, err = lookupUser(cfg.user); err != nil {
+			return nil, err
+		}
+	} else if os.Geteuid() == 0 {
+		log.warnf("running as root: -user NAME gives that up once the devices are open")
+	}
+	l, err := openLive(cfg.devs, liveOptionsOf(cfg), cfg.exitOnDeviceError, stop, log)
+	if err != nil || account == nil {
+		return l, err
+	}
+	if err := account.becomeWithLog(l.opener, cfg.logFile); err != nil {
+		l.close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// failWith prints an error that may have a hint, and returns the exit code for it.
+func failWith(err error, log *userLog, stderr io.Writer) int {
+	var ue *usageError
+	if errors.As(err, &ue) {
+		ue.print(stderr)
+		return exitUsage
+	}
+	var de *deviceError
+	if errors.As(err, &de) {
+		(&usageError{de.msg, de.hint}).print(stderr)
+		if de.filter {
+			return exitUsage
+		}
+		return exitFailure
+	}
+	log.errorf("%v", err)
+	return exitFailure
+}
+
+// reopenOnHangup makes SIGHUP reopen the sinks; the function returned ends that.
+func reopenOnHangup(queues []*sinkQueue) func() {
+	sig, end := make(chan os.Signal, 1), make(chan struct{})
+	signal.Notify(sig, syscall.SIGHUP)
+	go func() {
+		for {
+			select {
+			case <-sig:
+				for _, q := range queues {
+					q.reopen()
+				}
+			case <-end:
+				return
+			}
+		}
+	}()
+	return func() {
+		signal.Stop(sig)
+		close(end)
+	}
+}
 
 // startProfile begins a CPU profile; the function returned ends it.
 func startProfile(name string) (func(), error) {

@@ -64,6 +64,7 @@ type account struct {
 	capture captureCounters
 	workers []workerCounters
 	staged  []workerCounters // of the output goroutine
+	chunks  uint64           // written so far
 }
 
 func newAccount(workers int) *account {
@@ -78,7 +79,15 @@ func (a *account) update(c *chunk) {
 	a.mu.Lock()
 	a.capture = c.stats
 	copy(a.workers, a.staged)
+	a.chunks++
 	a.mu.Unlock()
+}
+
+// progress returns a number that changes with every chunk that has gone through the pipeline.
+func (a *account) progress() uint64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.chunks
 }
 
 // totals returns the capture counters and the sum of the workers'.
@@ -120,6 +129,9 @@ func (a *account) summary(w io.Writer, sinks []sinkStats) {
 	c, t := a.totals()
 	fmt.Fprintf(w, "%d packets read, %d DNS messages (%d UDP, %d TCP), %d lookups, %d records\n",
 		c.frames, t.udpMessages+t.tcpMessages, t.udpMessages, t.tcpMessages, t.matched+t.unanswered+t.unsolicited, t.records)
+	if k := c.kernel; k.received > 0 {
+		fmt.Fprintf(w, "kernel: %d packets passed the filter, %d dropped, %d dropped by the interface\n", k.received, k.dropped, k.ifDropped)
+	}
 	list(w, "lookups", func(item func(string, uint64)) {
 		for s := 1; s < statusCount; s++ {
 			item(statusNames[s], t.status[s])
@@ -133,6 +145,7 @@ func (a *account) summary(w io.Writer, sinks []sinkStats) {
 	list(w, "lost or odd", func(item func(string, uint64)) {
 		item("kernel_dropped", c.kernel.dropped)
 		item("interface_dropped", c.kernel.ifDropped)
+		item("device_errors", c.deviceErrors)
 		item("cut_packets", c.cut)
 		fragLosses(&c.frag, item)
 		for i, n := range t.malformed {
