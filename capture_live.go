@@ -44,6 +44,7 @@ const (
 	liveBatch64k = 64 << 10               // bytes of a batch, or more where the snaplen is longer
 	liveVLANRoom = 8                      // bytes that libpcap may add to the snaplen for a tag that the device took off
 
+	liveCheckEvery = time.Second // libpcap waits silently for a device that is down
 	liveStatsEvery = 2 * time.Second
 	liveWarnEvery  = 10 * time.Second // shortest time between two warnings about drops of one device
 	liveRetryMin   = time.Second
@@ -155,7 +156,10 @@ type liveDevice struct {
 	free  chan *liveBatch
 	cur   *liveBatch
 	since time.Time // when src was opened
-	last  struct{ received, dropped, ifDropped uint32 }
+	index int       // the device's number then, 0 where the name is not a network device's (any, PF_RING's own names)
+
+	checkAt time.Time // when the device was last looked at
+	last    struct{ received, dropped, ifDropped uint32 }
 
 	statsAt time.Time // when the kernel's counters were last read
 	warnAt  time.Time // when drops were last said
@@ -307,6 +311,10 @@ func (d *liveDevice) open() (err error) {
 		return err
 	}
 	d.since = time.Now()
+	d.index = 0
+	if d.name != anyDevice {
+		d.index, _, _ = deviceState(d.name)
+	}
 	d.last.received, d.last.dropped, d.last.ifDropped = 0, 0, 0
 	return nil
 }
@@ -406,6 +414,10 @@ func (d *liveDevice) read() error {
 		if len(b.packets) > 0 || b.kernel != (kernelCounters{}) {
 			d.send()
 		}
+		if err == nil && idle && now.Sub(d.checkAt) >= liveCheckEvery {
+			d.checkAt = now
+			err = d.check()
+		}
 		if err != nil {
 			return err
 		}
@@ -416,6 +428,46 @@ func (d *liveDevice) read() error {
 			}
 		}
 	}
+}
+
+// check says what is wrong with the device, which an idle handle would not tell.
+func (d *liveDevice) check() error {
+	if d.index == 0 {
+		return nil
+	}
+	index, up, err := deviceState(d.name)
+	switch {
+	case err != nil:
+		return nil // that is no news of the device
+	case index == 0:
+		return errors.New("the device is gone")
+	case index != d.index:
+		return errors.New("the device was replaced by another of its name")
+	case !up:
+		return errors.New("the device is down")
+	}
+	return nil
+}
+
+// deviceState returns a device's number, 0 if there is none of the name, and whether it is up (netdevice(7)).
+func deviceState(name string) (index int, up bool, err error) {
+	ifr, err := unix.NewIfreq(name)
+	if err != nil {
+		return 0, false, nil // too long for a name
+	}
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, false, err
+	}
+	defer unix.Close(fd)
+	if err := unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, ifr); err != nil {
+		return 0, false, nil
+	}
+	index = int(ifr.Uint32())
+	if err := unix.IoctlIfreq(fd, unix.SIOCGIFFLAGS, ifr); err != nil {
+		return 0, false, nil
+	}
+	return index, ifr.Uint16()&unix.IFF_UP != 0, nil
 }
 
 // readKernel takes over what the kernel has counted since the last time.
@@ -667,44 +719,97 @@ func (s *pcapSource) close() {
 	s.h.Close()
 }
 
-// kernelFilter returns the expression that the kernel applies by default on a device of link type lt; locate then decides
-// exactly, as for a file. It lets pass: port 53; IP fragments, which have no ports; IPv6 with extension headers; what
-// decode_slow.go unwraps (IP-in-IP, GRE, AH, VXLAN, Geneve, GTP-U, Teredo, MPLS, PPPoE, LLC); and all of that behind VLAN
-// tags. Of an outermost tag the kernel knows by itself, since the device or the network stack takes it off.
+// kernelFilter returns the expression that the kernel applies by default on a device of link type lt, "" for none; locate
+// then decides exactly, as for a file. It lets pass: port 53; IP fragments, which have no ports; IPv6 with extension
+// headers; what decode_slow.go unwraps (IP-in-IP, GRE, AH, VXLAN, Geneve, GTP-U, Teredo, MPLS, PPPoE, LLC); and all of that
+// behind VLAN tags. The outermost tag is usually not in the frame that the filter sees, since the device or the network stack
+// has taken it off. Tags that are there are looked behind by hand: the keyword vlan finds them in files, but in frames
+// that went out with a tag in place, or came in with two, libpcap 1.10.3 made it miss the port.
 func kernelFilter(lt uint32) string {
 	var b strings.Builder
-	b.WriteString("port 53 or ip[6:2] & 0x3fff != 0")
-	for _, p := range []int{protoIPIP, protoIPv6, protoGRE, protoAH} {
-		fmt.Fprintf(&b, " or ip[9] = %d", p)
-	}
-	for _, p := range []int{protoHopByHop, protoIPIP, protoIPv6, protoRouting, protoFragment, protoGRE, protoAH, protoDestOpts, protoMobility, protoHIP, protoShim6} {
-		fmt.Fprintf(&b, " or ip6[6] = %d", p)
-	}
-	for _, p := range []int{portVXLAN, portVXLANold, portGeneve, portGTPU, portTeredo} {
-		fmt.Fprintf(&b, " or udp dst port %d", p)
-	}
-	fmt.Fprintf(&b, " or udp src port %d", portTeredo)
-	switch lt {
-	case linkRaw, linkRawDLT12, linkRawDLT14, linkIPv4, linkIPv6, linkNull, linkLoop:
-		return b.String()
-	case linkEthernet, linkSLL, linkSLL2:
-	default:
-		return ""
-	}
-	for _, e := range []int{etherMPLS, etherMPLSmc, etherPPPoE} {
-		fmt.Fprintf(&b, " or ether proto %#x", e)
-	}
-	untagged := b.String()
 	switch lt {
 	case linkEthernet:
-		return fmt.Sprintf("%s or ether[12:2] <= 1500 or (vlan and (%s or (vlan and (%s or vlan))))", untagged, untagged, untagged)
-	case linkSLL:
-		b.WriteString(" or link[14:2] = 4")
-	case linkSLL2:
-		b.WriteString(" or link[0:2] = 4")
-	}
-	for _, e := range []int{etherVLAN, etherQinQ, etherQinQ91} {
-		fmt.Fprintf(&b, " or ether proto %#x", e)
+		filterBehind(&b, 14, 0)
+	case linkSLL, linkSLL2:
+		at := 14 // of the protocol
+		if lt == linkSLL2 {
+			at = 0
+		}
+		fmt.Fprintf(&b, "link[%d:2] = 4 or ", at) // IEEE 802.3 with LLC
+		for _, e := range []int{etherVLAN, etherQinQ, etherQinQ91, etherMPLS, etherMPLSmc, etherPPPoE} {
+			fmt.Fprintf(&b, "link[%d:2] = %d or ", at, e)
+		}
+		filterIP(&b)
+	case linkRaw, linkRawDLT12, linkRawDLT14, linkIPv4, linkIPv6, linkNull, linkLoop:
+		filterIP(&b)
 	}
 	return b.String()
+}
+
+// IP protocols and UDP ports that the default filter lets pass whatever they hold.
+var (
+	filterProtos4   = []int{protoIPIP, protoIPv6, protoGRE, protoAH}
+	filterProtos6   = []int{protoHopByHop, protoIPIP, protoIPv6, protoRouting, protoFragment, protoGRE, protoAH, protoDestOpts, protoMobility, protoHIP, protoShim6}
+	filterPorts     = []int{portVXLAN, portVXLANold, portGeneve, portGTPU, portTeredo}
+	filterEthertype = []int{etherMPLS, etherMPLSmc, etherPPPoE}
+)
+
+// filterIP appends the expression for IP where libpcap finds it.
+func filterIP(b *strings.Builder) {
+	b.WriteString("port 53 or ip[6:2] & 0x3fff != 0")
+	for _, p := range filterProtos4 {
+		fmt.Fprintf(b, " or ip[9] = %d", p)
+	}
+	for _, p := range filterProtos6 {
+		fmt.Fprintf(b, " or ip6[6] = %d", p)
+	}
+	for _, p := range filterPorts {
+		fmt.Fprintf(b, " or udp dst port %d", p)
+	}
+	fmt.Fprintf(b, " or udp src port %d", portTeredo)
+}
+
+// filterBehind appends the expression for Ethernet frames whose network header is at byte off, behind so many tags.
+func filterBehind(b *strings.Builder, off, tags int) {
+	typ := fmt.Sprintf("ether[%d:2]", off-2)
+	fmt.Fprintf(b, "%s <= 1500", typ)
+	for _, e := range filterEthertype {
+		fmt.Fprintf(b, " or %s = %d", typ, e)
+	}
+	b.WriteString(" or ")
+	if tags == 0 {
+		filterIP(b)
+	} else {
+		fmt.Fprintf(b, "(%s = %d and (ether[%d:2] & 0x3fff != 0", typ, etherIPv4, off+6)
+		for _, p := range filterProtos4 {
+			fmt.Fprintf(b, " or ether[%d] = %d", off+9, p)
+		}
+		l4 := fmt.Sprintf("%d + ((ether[%d] & 15) << 2)", off, off)
+		filterPortsAt(b, fmt.Sprintf("ether[%d]", off+9), fmt.Sprintf("ether[%s:2]", l4), fmt.Sprintf("ether[%s + 2:2]", l4))
+		fmt.Fprintf(b, ")) or (%s = %d and (", typ, etherIPv6)
+		for i, p := range filterProtos6 {
+			if i > 0 {
+				b.WriteString(" or ")
+			}
+			fmt.Fprintf(b, "ether[%d] = %d", off+6, p)
+		}
+		filterPortsAt(b, fmt.Sprintf("ether[%d]", off+6), fmt.Sprintf("ether[%d:2]", off+40), fmt.Sprintf("ether[%d:2]", off+42))
+		b.WriteString("))")
+	}
+	fmt.Fprintf(b, " or ((%s = %d or %s = %d or %s = %d)", typ, etherVLAN, typ, etherQinQ, typ, etherQinQ91)
+	if tags < 2 { // behind more tags everything passes
+		b.WriteString(" and (")
+		filterBehind(b, off+4, tags+1)
+		b.WriteString(")")
+	}
+	b.WriteString(")")
+}
+
+// filterPortsAt appends the ports of UDP and TCP, given the places of the protocol and of the ports.
+func filterPortsAt(b *strings.Builder, proto, sport, dport string) {
+	fmt.Fprintf(b, " or ((%s = %d or %s = %d) and (%s = %d or %s = %d", proto, protoUDP, proto, protoTCP, sport, dnsPort, dport, dnsPort)
+	for _, p := range filterPorts {
+		fmt.Fprintf(b, " or %s = %d", dport, p)
+	}
+	fmt.Fprintf(b, " or %s = %d))", sport, portTeredo)
 }
