@@ -135,7 +135,7 @@ func startNSD(t *testing.T, ns string, addresses ...string) {
 		t.Fatalf("start NSD: %v", err)
 	}
 	t.Cleanup(func() {
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM)
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 		_ = cmd.Wait()
 	})
 	// Ask over TCP, which is refused until NSD listens, on the server's own side.
