@@ -40,7 +40,7 @@ const (
 	// maxFrame is the longest captured frame that is believed, as in libpcap (MAXIMUM_SNAPLEN).
 	maxFrame = 262144
 	// chunkCount bounds the chunks in existence: one being filled, some in the workers, one in the output.
-	chunkCount = 8
+	chunkCount = 4
 	// viewsPerChunk bounds the views of one chunk, for frames that are tiny.
 	viewsPerChunk = 1 << 15
 	// tickNs is the packet time between ticks.
@@ -68,7 +68,7 @@ const (
 type view struct {
 	ts    int64  // capture time, ns since 1970 UTC
 	seq   uint64 // frame number from 0 over the whole input; for a tick that of the frame which brought it
-	hash  uint64 // symmetric flow hash
+	hash  uint64 // symmetric flow hash; of a tick: the running clock
 	l3    uint32 // IP header
 	l4    uint32 // UDP or TCP header
 	end   uint32 // end of the segment as captured, link padding excluded
@@ -87,6 +87,9 @@ type chunk struct {
 	bytes int      // live only: bytes of slab in use
 	stats captureCounters
 	busy  atomic.Int32 // workers that still read it
+
+	statusDue bool  // a status record follows the chunk's lines …
+	statusTs  int64 // … with this packet time
 }
 
 // reset empties a chunk that came back from the free list.
@@ -94,7 +97,7 @@ func (c *chunk) reset() {
 	for i := range c.views {
 		c.views[i] = c.views[i][:0]
 	}
-	c.total, c.bytes = 0, 0
+	c.total, c.bytes, c.statusDue = 0, 0, false
 	if cap(c.extra) > slabSize {
 		c.extra = nil
 	}
@@ -109,6 +112,7 @@ type captureCounters struct {
 	cut         uint64 // frames that the snaplen cut
 	tunnelled   uint64 // segments found inside an encapsulation
 	reassembled uint64 // segments out of IP fragments
+	firstTs     int64  // capture time of the first frame or tick, ns
 	lastTs      int64  // newest capture time, ns
 	kernel      kernelCounters
 	// deviceErrors counts the failures of live devices: each that ended a capture, and each attempt to open one again.
@@ -136,9 +140,14 @@ type feeder struct {
 	count    captureCounters
 	nextTick int64 // packet time of the next tick
 	prevTick int64
+	tickTs   int64  // time of the last tick
+	clock    uint64 // running clock, see tick
 	started  bool
 	filter   frameFilter // the user's -bpf, nil for the default
 	workersN uint64
+
+	statusNs   int64 // packet time between status records, 0 = none
+	nextStatus int64 // packet time of the next one
 }
 
 // frameFilter is the user's own filter expression, applied to whole frames.
@@ -203,7 +212,7 @@ func (f *feeder) slowFrame(pkt []byte, r verdict, lt uint32, ts int64, seq uint6
 	vlan := v.vlan
 	tunnelled, reassembled := false, false
 	for depth := 0; ; depth++ {
-		if depth > maxNesting {
+		if depth == maxNesting {
 			return verdictNested
 		}
 		switch r {
@@ -261,14 +270,25 @@ func (f *feeder) slowFrame(pkt []byte, r verdict, lt uint32, ts int64, seq uint6
 	return r
 }
 
-// tick files a tick for every worker. It is called before the frame whose time ts brought it.
+// tick files a tick for every worker. It is called before the frame whose time ts brought it. With it goes the running
+// clock: the sum of all steps forward from tick to tick. Packet time may jump to and fro; ages by the running clock grow
+// in the order of arrival, so a queue's front is always the oldest, on however many queues the lookups are spread.
 func (f *feeder) tick(ts int64) {
 	if f.started {
-		f.broadcast(view{ts: ts, seq: f.seq, kind: viewTick})
+		if ts > f.tickTs {
+			f.clock += uint64(ts - f.tickTs)
+		}
+		f.broadcast(view{ts: ts, seq: f.seq, hash: f.clock, kind: viewTick})
 		f.seq++
 		f.defrag.tick(ts)
+	} else {
+		f.count.firstTs = ts
+	}
+	if f.statusNs > 0 {
+		f.statusTick(ts)
 	}
 	f.started = true
+	f.tickTs = ts
 	f.prevTick = ts
 	f.nextTick = ts + tickNs
 	if f.nextTick < ts {

@@ -39,6 +39,7 @@ type captureReader struct {
 	link    uint32
 	ifs     []captureInterface // pcapng: of the current section
 	skip    int64              // bytes of a block that nobody needs
+	skipOff int64              // where that block begins
 	off     int64              // bytes consumed so far, for error messages
 	oddLink func(lt uint32)    // told of a pcapng interface whose link type nobody decodes
 }
@@ -249,7 +250,7 @@ func (r *captureReader) walkNG(f *feeder, b []byte, n, base int) (int, error) {
 				}
 				break
 			}
-			r.skip = int64(end - len(b))
+			r.skip, r.skipOff = int64(end-len(b)), r.off+int64(n)
 			r.off += int64(len(b))
 			return len(b), nil
 		}
@@ -428,6 +429,9 @@ func readCapture(f *feeder, name string, src byteSource, oddLink func(uint32)) e
 			if readErr != io.EOF {
 				return fmt.Errorf("read capture %q: %w", name, readErr)
 			}
+			if r.skip > 0 {
+				r.off = r.skipOff
+			}
 			if pos < n || r.skip > 0 {
 				return r.errorf("truncated: the file ends inside a record that begins")
 			}
@@ -438,10 +442,17 @@ func readCapture(f *feeder, name string, src byteSource, oddLink func(uint32)) e
 	}
 }
 
-// carry hands the current chunk over and moves slab[pos:n], a record's beginning, to the start of the next one's.
+// recordMax is more than the longest record or block that has to be seen whole.
+const recordMax = ngMaxBlock + 4096
+
+// carry hands the current chunk over and moves slab[pos:n], a record's beginning, to the start of the next one's, which
+// grows once if the record may not fit.
 func (f *feeder) carry(pos, n int) (int, int) {
 	old := f.cur.slab
 	f.handOver()
+	if n-pos >= len(f.cur.slab) {
+		f.cur.slab = make([]byte, max(recordMax, len(old)))
+	}
 	return 0, copy(f.cur.slab, old[pos:n])
 }
 
@@ -547,9 +558,9 @@ func openCapture(name string, stdin io.Reader, stop <-chan struct{}) (byteSource
 	if !fi.Mode().IsRegular() {
 		return newPipeReader(func() (io.Reader, func() error, error) { return sniffReader(h, nil) }, stop), func() { h.Close() }, nil
 	}
-	var magic [4]byte
+	var magic [sniffLen]byte
 	n, _ := h.ReadAt(magic[:], 0) // a file that can't be read says so when it is
-	if !compressed(magic[:n]) {
+	if compressFormat(magic[:n]) == "" {
 		return h, func() { h.Close() }, nil
 	}
 	return newPipeReader(func() (io.Reader, func() error, error) { return sniffReader(h, nil) }, stop), func() { h.Close() }, nil
@@ -564,15 +575,94 @@ func pathReason(err error) error {
 	return err
 }
 
-// readCaptures feeds the files named, one after the other.
+// readCaptures feeds the files named, one after the other. A damaged one does not keep the others from being read; each
+// error is logged but the last, which is returned.
 func readCaptures(f *feeder, names []string, stdin io.Reader, log logger) error {
+	var failure error
 	for _, name := range names {
-		if err := readOne(f, name, stdin, log); err != nil {
+		err := readOne(f, name, stdin, log)
+		if err == nil {
+			continue
+		}
+		if errors.Is(err, errStopped) {
+			if failure != nil {
+				return failure
+			}
 			return err
 		}
+		if failure != nil {
+			log.errorf("%v", failure)
+		}
+		failure = err
 	}
-	return nil
+	return failure
 }
+
+// captureNames returns the captures that the -pcap argument names, in the order of their first packets.
+func captureNames(arg string) ([]string, error) {
+	names, err := expandCaptureList(arg)
+	if err != nil {
+		return nil, err
+	}
+	return orderByFirstPacket(names, firstPacket)
+}
+
+// firstPacket returns the time of a capture's first packet; ok is false where there is none. What is no capture file is an
+// error; damage behind the file header is left to be found when the file is read.
+func firstPacket(name string) (ts int64, ok bool, err error) {
+	h, err := os.Open(name)
+	if err != nil {
+		return 0, false, fmt.Errorf("open capture %q: %w", name, pathReason(err))
+	}
+	defer h.Close()
+	if fi, err := h.Stat(); err == nil && !fi.Mode().IsRegular() {
+		return 0, false, fmt.Errorf("capture %q is not a regular file: it can only be read alone", name)
+	}
+	src, done, err := sniffReader(h, nil)
+	if err != nil {
+		return 0, false, fmt.Errorf("read capture %q: %w", name, err)
+	}
+	defer done()
+	// A feeder whose chunk is full as soon as the first frame's tick is filed, and whose frames nobody wants.
+	f := &feeder{
+		defrag: newDefragmenter(fragLimits{}), filter: noFrames{}, workersN: 1, started: true,
+		cur: &chunk{slab: make([]byte, recordMax), views: make([][]view, 1), total: viewsPerChunk - 1},
+	}
+	r := &captureReader{name: name}
+	pos, n, header := 0, 0, false
+	for {
+		if n == len(f.cur.slab) {
+			pos, n = 0, copy(f.cur.slab, f.cur.slab[pos:n])
+		}
+		m, readErr := src.Read(f.cur.slab[n:])
+		n += m
+		if !header {
+			if n < 24 && readErr == nil {
+				continue
+			}
+			if n < 24 && readErr != io.EOF {
+				return 0, false, fmt.Errorf("read capture %q: %w", name, readErr)
+			}
+			if pos, err = r.header(f.cur.slab[:n]); err != nil {
+				return 0, false, err
+			}
+			header = true
+		}
+		m, err := r.walk(f, f.cur.slab[pos:n], pos)
+		pos += m
+		if f.full() {
+			return f.cur.views[0][0].ts, true, nil
+		}
+		if err != nil || readErr != nil {
+			return 0, false, nil
+		}
+	}
+}
+
+// noFrames is a filter that nothing passes.
+type noFrames struct{}
+
+func (noFrames) matches([]byte, int, uint32) bool { return false }
 
 func readOne(f *feeder, name string, stdin io.Reader, log logger) error {
 	src, done, err := openCapture(name, stdin, f.stop)
@@ -583,9 +673,4 @@ func readOne(f *feeder, name string, stdin io.Reader, log logger) error {
 	return readCapture(f, name, src, func(lt uint32) {
 		log.warnf("read capture %q: packets of link type %s are not decoded", name, linkName(lt))
 	})
-}
-
-// compressed says whether b begins like a gzip (RFC 1952 §2.3) or zstd (RFC 8878 §3.1) file.
-func compressed(b []byte) bool {
-	return len(b) >= 2 && b[0] == 0x1f && b[1] == 0x8b || len(b) >= 4 && binary.LittleEndian.Uint32(b) == 0xfd2fb528
 }

@@ -50,7 +50,10 @@ const (
 	liveRetryMin   = time.Second
 	liveRetryMax   = 30 * time.Second
 	liveRetryReset = time.Minute // a device that worked this long is tried again at once
-	liveStopBound  = 10 * time.Second
+	liveStopBound  = 5 * time.Second
+
+	// liveSilence is how long no chunk may come through before the program counts as unwell: idle ones come every second.
+	liveSilence = 15 * time.Second
 
 	// liveIdleLag keeps the wall clock's ticks behind the packets that the kernel still holds back.
 	liveIdleLag = 500 * time.Millisecond

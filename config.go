@@ -17,6 +17,7 @@ import (
 	"io"
 	"io/fs"
 	"math"
+	"net"
 	"os"
 	"slices"
 	"strconv"
@@ -59,6 +60,12 @@ type config struct {
 	logMaxAge     int    // days, 0 for no limit
 	logMaxBackups int    // files, 0 for no limit
 	logMaxSize    int    // MB
+
+	statusInterval time.Duration // packet time between status records, 0 for none
+	statsdHost     string        // host:port, "" for none
+	statsdInterval time.Duration
+	statsdPrefix   string
+	metricsAddr    string // host:port, "" for none
 
 	numProcs   int    // workers, 1 to maxProcs
 	cpuProfile string // "" for none
@@ -136,6 +143,7 @@ const (
 	groupRecords  = "Records"
 	groupOutput   = "Output"
 	groupFile     = "Output to a file"
+	groupMonitor  = "Monitoring"
 	groupProcess  = "Process"
 )
 
@@ -217,6 +225,22 @@ func optionTable() []option {
 		{flag: "logMaxSize", env: "PDNS_LOG_SIZE", arg: "MB", def: "100", group: groupFile,
 			meaning: "size in MB at which the file is rotated",
 			set:     setInt(func(c *config) *int { return &c.logMaxSize }, 1, 1_000_000)},
+
+		{flag: "status_interval", env: "PDNS_STATUS_INTERVAL", arg: "DURATION", def: "0", group: groupMonitor,
+			meaning: "how often a status record is written among the records, in packet time, and one at the end; 0: none; a number alone means seconds",
+			set:     setStatusInterval},
+		{flag: "statsd_host", env: "PDNS_STATSD_HOST", arg: "HOST:PORT", group: groupMonitor,
+			meaning: "statsd daemon to send metrics to, over UDP; the port is 8125 where none is given",
+			set:     setStatsdHost},
+		{flag: "statsd_interval", env: "PDNS_STATSD_INTERVAL", arg: "SECONDS", def: "5", group: groupMonitor,
+			meaning: "seconds between two reports to statsd",
+			set:     setStatsdInterval},
+		{flag: "statsd_prefix", env: "PDNS_STATSD_PREFIX", arg: "PREFIX", def: "gopassivedns", group: groupMonitor,
+			meaning: "what the names of metrics in statsd begin with, before the sensor's name",
+			set:     setStatsdPrefix},
+		{flag: "metrics_addr", env: "PDNS_METRICS_ADDR", arg: "HOST:PORT", group: groupMonitor,
+			meaning: "address at which Prometheus finds /metrics, and anybody /healthz; :PORT or PORT alone listens on the loopback address only",
+			set:     setMetricsAddr},
 
 		{flag: "numprocs", env: "PDNS_THREADS", arg: "N", def: "8", group: groupProcess,
 			meaning: "workers that decode and match; the output does not depend on it",
@@ -302,6 +326,93 @@ func setDevices(c *config, value string) string {
 	if len(c.devs) > 1 && slices.Contains(c.devs, anyDevice) {
 		return "any alone, since it includes the others"
 	}
+	return ""
+}
+
+// setStatusInterval takes a duration, or a number of seconds.
+func setStatusInterval(c *config, value string) string {
+	d, err := time.ParseDuration(value)
+	if n, err2 := strconv.Atoi(value); err2 == nil && n <= int(math.MaxInt64/time.Second) {
+		d, err = time.Duration(n)*time.Second, nil
+	}
+	if err != nil || d != 0 && d < time.Second {
+		return "0, or a duration of 1s or more, such as 60 or 5m"
+	}
+	c.statusInterval = d
+	return ""
+}
+
+// setStatsdHost adds statsd's port where none is given.
+func setStatsdHost(c *config, value string) string {
+	const want = "host:port, such as 127.0.0.1:8125"
+	if value == "" {
+		c.statsdHost = ""
+		return ""
+	}
+	host, port, err := net.SplitHostPort(value)
+	if err != nil && !strings.HasPrefix(value, "[") && strings.Count(value, ":") != 1 {
+		host, port, err = value, "8125", nil // a name or address without a port
+		if strings.Contains(value, ":") && net.ParseIP(value) == nil {
+			return want
+		}
+	}
+	if err != nil || !plainHost(host) || !plainPort(port) {
+		return want
+	}
+	c.statsdHost = net.JoinHostPort(host, port)
+	return ""
+}
+
+// setMetricsAddr makes the loopback address of what names no host.
+func setMetricsAddr(c *config, value string) string {
+	if value == "" {
+		c.metricsAddr = ""
+		return ""
+	}
+	host, port := "", value
+	if !plainPort(value) {
+		var err error
+		if host, port, err = net.SplitHostPort(value); err != nil || host != "" && !plainHost(host) || !plainPort(port) {
+			return "host:port, such as 127.0.0.1:9553, or a port"
+		}
+	}
+	if host == "" {
+		host = "127.0.0.1"
+	}
+	c.metricsAddr = net.JoinHostPort(host, port)
+	return ""
+}
+
+// plainHost says whether s may be a host's name or address.
+func plainHost(s string) bool {
+	return s != "" && len(s) <= 253 && !strings.ContainsFunc(s, func(r rune) bool {
+		return r <= ' ' || r >= utf8.RuneSelf || strings.ContainsRune("/@?#[]", r)
+	})
+}
+
+// plainPort says whether s is a TCP or UDP port. 0, which lets the system choose one, is none.
+func plainPort(s string) bool {
+	n, err := strconv.ParseUint(s, 10, 16)
+	return err == nil && n > 0
+}
+
+func setStatsdInterval(c *config, value string) string {
+	n, err := strconv.Atoi(value)
+	if err != nil || n < 1 || n > 86400 {
+		return "a whole number from 1 to 86400"
+	}
+	c.statsdInterval = time.Duration(n) * time.Second
+	return ""
+}
+
+// setStatsdPrefix refuses what has a meaning of its own in statsd's protocol or in its client.
+func setStatsdPrefix(c *config, value string) string {
+	if len(value) > 100 || strings.ContainsFunc(value, func(r rune) bool {
+		return r <= ' ' || r >= utf8.RuneSelf || strings.ContainsRune(":|@%/#", r)
+	}) {
+		return "at most 100 letters, digits, dots, dashes and underscores"
+	}
+	c.statsdPrefix = strings.Trim(value, ".")
 	return ""
 }
 

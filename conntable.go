@@ -13,7 +13,8 @@ package main
 //	transfer  a zone transfer over TCP whose first response came; further ones belong to it
 //	waiting   a response whose query was not seen (yet); after reorderNs it is written as unsolicited
 //
-// The three queues order lookups by arrival; an entry whose lookup has left that state is dead and skipped. Lookups
+// The three queues order lookups by arrival, and note the running clock (feeder.tick) of that moment, by which they are
+// written off; an entry whose lookup has left that state is dead and skipped. Lookups
 // hold no pointers and live in pages that the garbage collector need not scan. An answered lookup leaves the table at
 // once; answered.go remembers it. Bounds: max lookups in all states, and waitBytes of stored responses; what goes when
 // they are reached: the oldest waiting (written early, nothing is lost), then the oldest transfer, then the oldest
@@ -90,8 +91,9 @@ type lookup struct {
 
 // ageItem is a queue's reference to a lookup: dead if the lookup's generation has moved on.
 type ageItem struct {
-	idx int32
-	gen uint32
+	idx   int32
+	gen   uint32
+	clock uint64 // running clock when it entered its state, ns
 }
 
 // ageQueue is a growing ring in order of arrival. The zero value is empty.
@@ -144,6 +146,8 @@ type connTable struct {
 
 	pending, transfer, wait    ageQueue
 	nPending, nTransfer, nWait int
+
+	clock uint64 // running clock as of the last tick, ns
 
 	waits     []waiting
 	waitFree  int32
@@ -275,7 +279,7 @@ func (t *connTable) insert(key *lookupKey, hash uint32, state uint8) (int32, *lo
 
 // enqueue files l, which has just entered its state, in that state's queue.
 func (t *connTable) enqueue(i int32, l *lookup) {
-	it := ageItem{i, l.gen}
+	it := ageItem{i, l.gen, t.clock}
 	switch l.state {
 	case statePending:
 		t.compact(&t.pending, t.nPending, statePending)
@@ -348,23 +352,22 @@ func (t *connTable) remove(i int32, l *lookup) {
 	t.live--
 }
 
-// grow doubles the buckets and links every lookup anew.
+// grow doubles the buckets. Each chain is dealt out to two in its order, so that lookups of one key stay newest first.
 func (t *connTable) grow() {
-	t.heads = make([]int32, 2*len(t.heads))
-	mask := uint32(len(t.heads) - 1)
-	// From the oldest index to the newest; within a bucket the order among equal keys must stay newest first, and
-	// indexes are reused, so chains are rebuilt by sequence number.
-	for i := range int32(t.used) {
-		l := t.at(i)
-		if l.state == stateFree {
-			continue
+	old := t.heads
+	t.heads = make([]int32, 2*len(old))
+	for b, i := range old {
+		lo, hi := &t.heads[b], &t.heads[b+len(old)]
+		for i != 0 {
+			l := t.at(i - 1)
+			if l.hash&uint32(len(old)) == 0 {
+				*lo, lo = i, &l.next
+			} else {
+				*hi, hi = i, &l.next
+			}
+			i = l.next
 		}
-		p := &t.heads[l.hash&mask]
-		for *p != 0 && t.at(*p-1).seq > l.seq {
-			p = &t.at(*p - 1).next
-		}
-		l.next = *p
-		*p = i + 1
+		*lo, *hi = 0, 0
 	}
 }
 
@@ -432,4 +435,14 @@ func (t *connTable) oldest(q *ageQueue, state uint8) int32 {
 		q.pop()
 	}
 	return -1
+}
+
+// expired returns the oldest lookup of a queue if it entered its state more than age ago by the running clock, else -1.
+// A tick's length is added, since the clock of an entry is that of the tick before it: nothing is expired early.
+func (t *connTable) expired(q *ageQueue, state uint8, age int64) int32 {
+	i := t.oldest(q, state)
+	if i >= 0 && t.clock-q.front().clock <= uint64(age+tickNs) {
+		return -1
+	}
+	return i
 }

@@ -41,13 +41,12 @@ const (
 	verdictBadIP                    // an IP header that contradicts itself or is cut
 	verdictBadL4                    // a UDP or TCP header that contradicts itself or is cut
 	verdictNested                   // encapsulated deeper than maxNesting
-	verdictFragLost                 // a fragment that the defragmenter dropped, by its own counters
 	verdictCount
 )
 
 // verdictNames are the account's names of the verdicts that are losses or not DNS.
 var verdictNames = [verdictCount]string{"udp", "tcp", "fragment", "slow", "filtered", "not_ip", "other_protocol",
-	"short_link_header", "bad_ip_header", "bad_transport_header", "nested_too_deep", "fragment_lost"}
+	"short_link_header", "bad_ip_header", "bad_transport_header", "nested_too_deep"}
 
 // Ethertypes and IP protocol numbers (IANA registries).
 const (

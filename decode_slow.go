@@ -7,11 +7,12 @@ package main
 //
 // Rules: the encapsulations that clouds and switches mirror traffic with (VXLAN, GRE, ERSPAN, Geneve, IP-in-IP, MPLS,
 // PPPoE) are read by hand, since a mirror port carries nothing else; what is rarer goes to gopacket's decoders, which
-// recover from their own panics. The nesting is bounded by the caller (maxNesting). Nothing is copied: the inside is a
-// slice of the outside.
+// recover from their own panics. The nesting is bounded by the caller (maxNesting). The inside is a slice of the outside,
+// but where a decoder of gopacket's had to make a copy.
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
@@ -124,7 +125,8 @@ func (d *slowDecoder) insideEther(pkt []byte, off int, ethertype uint16) ([]byte
 func isPlainIP(ip []byte) bool { return ip[0]>>4 == 4 || ip[0]>>4 == 6 }
 
 // insideMPLS skips a label stack (RFC 3032 §2.1); what follows has no type: IP is known by its version, a pseudowire's
-// control word begins with a zero nibble (RFC 4385) and Ethernet follows it.
+// control word begins with a zero nibble (RFC 4385) and Ethernet follows it. A MAC address may begin with such a nibble,
+// too: then the Ethertype tells.
 func insideMPLS(b []byte) ([]byte, uint32, verdict) {
 	for range 16 {
 		if len(b) < 5 {
@@ -142,11 +144,23 @@ func insideMPLS(b []byte) ([]byte, uint32, verdict) {
 			if len(b) < 4+14 {
 				return nil, 0, verdictLinkShort
 			}
+			if leadsToIP(binary.BigEndian.Uint16(b[12:])) && !leadsToIP(binary.BigEndian.Uint16(b[16:])) {
+				return b, linkEthernet, verdictSlow
+			}
 			return b[4:], linkEthernet, verdictSlow
 		}
 		return b, linkEthernet, verdictSlow
 	}
 	return nil, 0, verdictNested
+}
+
+// leadsToIP says whether an Ethertype is that of IP or of a tag in front of it.
+func leadsToIP(ethertype uint16) bool {
+	switch ethertype {
+	case etherIPv4, etherIPv6, etherVLAN, etherQinQ, etherQinQ91:
+		return true
+	}
+	return false
 }
 
 // insideIP unwraps the IP packet at off: IP-in-IP, GRE, AH, or a tunnel over UDP.
@@ -389,13 +403,17 @@ const (
 
 // byGopacket lets gopacket decode the frame up to its first IP header. NewPacket recovers from its decoders' panics.
 func (d *slowDecoder) byGopacket(pkt []byte, lt uint32) ([]byte, uint32, verdict) {
-	p := gopacket.NewPacket(pkt, layers.LinkType(lt), gopacket.DecodeOptions{Lazy: true, NoCopy: true})
-	for _, t := range []gopacket.LayerType{layers.LayerTypeIPv4, layers.LayerTypeIPv6} {
-		if l := p.Layer(t); l != nil {
-			// Contents and payload are adjacent slices of the frame.
-			h := l.LayerContents()
-			return pkt[cap(pkt)-cap(h):], linkRaw, verdictSlow
+	p := gopacket.NewPacket(pkt, layers.LinkType(lt), gopacket.DecodeOptions{NoCopy: true})
+	for _, l := range p.Layers() {
+		if t := l.LayerType(); t != layers.LayerTypeIPv4 && t != layers.LayerTypeIPv6 {
+			continue
 		}
+		h, body := l.LayerContents(), l.LayerPayload()
+		// The header is a slice of the frame, up to its end, unless a decoder made a copy.
+		if off := len(pkt) - cap(h); len(h) > 0 && off >= 0 && off+len(h) <= len(pkt) && &pkt[off] == &h[0] {
+			return pkt[off:], linkRaw, verdictSlow
+		}
+		return append(slices.Clip(h), body...), linkRaw, verdictSlow
 	}
 	return nil, 0, verdictNotIP
 }

@@ -47,9 +47,9 @@ const (
 // malformedNames names the reasons for counters.
 var malformedNames = [...]string{
 	malformedNone:         "none",
-	malformedHeader:       "short header",
-	malformedQuestionName: "bad question name",
-	malformedQuestion:     "question past end",
+	malformedHeader:       "short_header",
+	malformedQuestionName: "bad_question_name",
+	malformedQuestion:     "question_past_end",
 }
 
 // Where reading broke off behind the questions: message.broken.
@@ -67,7 +67,7 @@ var brokenNames = [...]string{
 	brokenAnswer:     "answer",
 	brokenAuthority:  "authority",
 	brokenAdditional: "additional",
-	brokenOPT:        "edns options",
+	brokenOPT:        "edns_options",
 }
 
 // message is one parsed DNS message. The zero value is ready for parse, which may be called again and again; one goroutine
@@ -79,6 +79,7 @@ type message struct {
 
 	// The first question: its name is at raw[qname:], its QTYPE at raw[qend:].
 	hasQuestion   bool
+	qplain        bool // its name is not compressed, so raw[qname:qend] is the whole of it
 	qtype, qclass uint16
 	qname, qend   int
 
@@ -105,7 +106,7 @@ const dnsHeaderLen = 12
 // which case the message can be matched even if broken is set.
 func (m *message) parse(raw []byte) (malformed uint8) {
 	m.raw = raw
-	m.hasQuestion, m.opt, m.do = false, false, false
+	m.hasQuestion, m.qplain, m.opt, m.do = false, false, false, false
 	m.qtype, m.qclass, m.udpSize = 0, 0, 0
 	m.extRcode, m.version, m.broken = 0, 0, brokenNone
 	m.qname, m.qend, m.ecsOff, m.ecsLen, m.trailing = 0, 0, 0, 0, 0
@@ -132,7 +133,7 @@ func (m *message) parse(raw []byte) (malformed uint8) {
 			c := raw[off]
 			off++
 			if c == 0 {
-				qptr = 0xc000 | dnsHeaderLen
+				qptr, m.qplain = 0xc000|dnsHeaderLen, true
 				break
 			}
 			if c > 63 {

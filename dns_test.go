@@ -66,7 +66,7 @@ func TestParseResponse(t *testing.T) {
 	}
 	want := message{
 		raw: raw, id: 0x1234, flags: 0x8180, qd: 1, an: 4, ar: 1,
-		hasQuestion: true, qname: 12, qend: 29, qtype: 1, qclass: 1,
+		hasQuestion: true, qplain: true, qname: 12, qend: 29, qtype: 1, qclass: 1,
 		rrs: []rr{
 			{name: 33, rdata: 45, ttl: 300, rdlen: 17, typ: rrTypeCNAME, class: 1},
 			{name: 62, rdata: 74, ttl: 60, rdlen: 4, typ: rrTypeA, class: 1},

@@ -86,18 +86,18 @@ func inNetns(t *testing.T, ns string, f func() error) {
 	}
 }
 
-// wire is a client and a server namespace with a veth pair between them: c0 (10.0.0.1, fd00::1) and s0 (10.0.0.2, fd00::2).
-type wire struct{ client, server string }
+// liveWire is a client and a server namespace with a veth pair between them: c0 (10.0.0.1, fd00::1) and s0 (10.0.0.2, fd00::2).
+type liveWire struct{ client, server string }
 
-func newWire(t *testing.T) wire {
+func newWire(t *testing.T) liveWire {
 	t.Helper()
-	w := wire{newNetns(t), newNetns(t)}
+	w := liveWire{newNetns(t), newNetns(t)}
 	w.connect(t)
 	return w
 }
 
 // connect makes the veth pair.
-func (w wire) connect(t *testing.T) {
+func (w liveWire) connect(t *testing.T) {
 	t.Helper()
 	command(t, "ip", "-n", w.client, "link", "add", "c0", "type", "veth", "peer", "name", "s0", "netns", w.server)
 	for i, ns := range []string{w.client, w.server} {

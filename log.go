@@ -28,6 +28,13 @@ func (l *userLog) errorf(format string, args ...any) { l.line("", format, args) 
 // infof is for what the user should see but is no trouble.
 func (l *userLog) infof(format string, args ...any) { l.line("", format, args) }
 
+// block writes text of several lines in one piece.
+func (l *userLog) block(text []byte) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, _ = l.stderr.Write(text)
+}
+
 // debugf writes one JSON line in a single write, so that it never lands inside a record.
 func (l *userLog) debugf(format string, args ...any) {
 	if l.debug == nil {

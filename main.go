@@ -84,6 +84,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		defer stopProfile()
 	}
 
+	// A reader of stdout that goes away (| head) ends the program quietly: the write must fail, not kill.
+	signal.Ignore(syscall.SIGPIPE)
+
 	stop := make(chan struct{})
 	life := watchSignals(ctx, stop)
 	defer life.release()
@@ -106,6 +109,20 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		}
 	}
 
+	var captures []string
+	if !live {
+		if captures, err = captureNames(cfg.pcap); err != nil {
+			log.errorf("%v", err)
+			return exitFailure
+		}
+	}
+	mon, err := openMonitors(cfg)
+	if err != nil {
+		log.errorf("%v", err)
+		return exitFailure
+	}
+	defer mon.close()
+
 	queues, err := openSinks(cfg, stdout, log, !live)
 	if err != nil {
 		log.errorf("%v", err)
@@ -123,17 +140,20 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		defer reopenOnHangup(queues)()
 	}
 	for _, q := range queues {
+		defer q.limit(life.drainCtx)()
 		go life.endWith(q)
 	}
 	p := newPipeline(cfg, queues, false, stop)
 	if live {
+		mon.watch(p.acct, log.block, liveSilence)
 		notifyReady()
 		go keepWatchdog(p.acct.progress, life.end)
 		err = capture.run(p.feeder)
 		notifyStopping()
 	} else {
 		p.feeder.filter = filter
-		err = readCaptures(p.feeder, []string{cfg.pcap}, stdin, log)
+		mon.watch(p.acct, log.block, 0)
+		err = readCaptures(p.feeder, captures, stdin, log)
 	}
 	p.finish()
 	failed := err != nil && !errors.Is(err, errStopped)
@@ -141,14 +161,10 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		log.errorf("%v", err)
 	}
 
-	drainCtx, cancel := context.WithCancel(context.Background())
-	if life.stopped() {
-		drainCtx, cancel = context.WithTimeout(context.Background(), drainTimeout)
+	if !drainAll(life.drainCtx, queues) {
+		failed = true
 	}
-	defer cancel()
-	stats, ok := drainAll(drainCtx, queues)
-	failed = failed || !ok
-	p.acct.summary(stderr, stats)
+	p.acct.snapshot().summary(stderr)
 	if failed {
 		return exitFailure
 	}
@@ -158,16 +174,15 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 // drainTimeout is how long sinks may take to deliver what they hold once the program was told to stop.
 const drainTimeout = 10 * time.Second
 
-// drainAll ends the sinks; ok says whether all was delivered.
-func drainAll(ctx context.Context, queues []*sinkQueue) (stats []sinkStats, ok bool) {
-	ok = true
+// drainAll ends the sinks and says whether all was delivered.
+func drainAll(ctx context.Context, queues []*sinkQueue) bool {
+	ok := true
 	for _, q := range queues {
 		if err := q.drain(ctx); err != nil {
 			ok = false
 		}
-		stats = append(stats, q.stats())
 	}
-	return stats, ok
+	return ok
 }
 
 // startLive opens the devices, and then gives up root where -user says so. The log file is open already.
@@ -251,15 +266,18 @@ func startProfile(name string) (func(), error) {
 
 // lifetime ends the reading of input, once, for whichever reason comes first.
 type lifetime struct {
-	stop   chan struct{}
-	end    chan struct{}
-	reason chan struct{}
-	sig    chan os.Signal
+	stop     chan struct{}
+	end      chan struct{}
+	reason   chan struct{}
+	sig      chan os.Signal
+	drainCtx context.Context // ends drainTimeout after the reading was stopped
+	tooLate  context.CancelFunc
 }
 
 // watchSignals closes stop at the first SIGINT, SIGTERM or end of ctx; a second signal then has its default effect.
 func watchSignals(ctx context.Context, stop chan struct{}) *lifetime {
 	l := &lifetime{stop: stop, end: make(chan struct{}), reason: make(chan struct{}, 1), sig: make(chan os.Signal, 2)}
+	l.drainCtx, l.tooLate = context.WithCancel(context.Background())
 	signal.Notify(l.sig, syscall.SIGINT, syscall.SIGTERM)
 	go func() {
 		select {
@@ -271,6 +289,11 @@ func watchSignals(ctx context.Context, stop chan struct{}) *lifetime {
 		}
 		signal.Stop(l.sig) // a second signal ends the process
 		close(l.stop)
+		select {
+		case <-time.After(drainTimeout):
+			l.tooLate()
+		case <-l.end:
+		}
 	}()
 	return l
 }
@@ -287,17 +310,9 @@ func (l *lifetime) endWith(q *sinkQueue) {
 	}
 }
 
-func (l *lifetime) stopped() bool {
-	select {
-	case <-l.stop:
-		return true
-	default:
-		return false
-	}
-}
-
 // release ends the watching; signals have their default effect again.
 func (l *lifetime) release() {
 	signal.Stop(l.sig)
 	close(l.end)
+	l.tooLate()
 }

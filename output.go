@@ -22,6 +22,8 @@ type output struct {
 	msgpack bool
 	acct    *account
 	lanes   []lane
+	count   outputCounters
+	status  *statusWriter // nil without -status_interval
 }
 
 // lane is one worker's position in the merge.
@@ -59,8 +61,13 @@ func (o *output) run() {
 		}
 		o.flush()
 	}
+	if o.status != nil {
+		o.writeStatus(o.acct.capture.lastTs)
+	}
 	o.flush()
 	o.cur.release()
+	o.count.batched = 0
+	o.acct.end(o.count)
 }
 
 // merge writes the lines of one chunk, takes the counters over and gives the chunk back.
@@ -101,8 +108,26 @@ func (o *output) merge(c *chunk) {
 			}
 		}
 	}
-	o.acct.update(c)
+	o.count.batched = uint64(len(o.cur.ends))
+	o.acct.update(c, o.count)
+	if c.statusDue {
+		o.writeStatus(c.statusTs)
+	}
 	o.free <- c
+}
+
+// writeStatus adds a status record, stamped ts, to the batch. It comes right behind the lines of the chunk that was
+// merged last, and so never between two lines of a lookup.
+func (o *output) writeStatus(ts int64) {
+	b := o.cur
+	s := o.acct.snapshot()
+	b.json = o.status.appendJSON(b.json, s, ts)
+	b.ends = append(b.ends, int32(len(b.json)))
+	if o.msgpack {
+		b.msgpack = o.status.appendMsgpack(b.msgpack)
+		b.msgEnds = append(b.msgEnds, int32(len(b.msgpack)))
+	}
+	o.count.status++
 }
 
 func less(seq, sub, seq2, sub2 uint64) bool {
@@ -145,6 +170,7 @@ func (o *output) take(l *lane) {
 		b.ends = append(b.ends, e+shift)
 	}
 	b.json = append(b.json, p.json[start:ends[len(ends)-1]]...)
+	o.count.merged += uint64(len(ends))
 	if o.msgpack {
 		mends := p.mends[l.from:p.tags[l.tag].end]
 		start := int32(0)
@@ -170,6 +196,7 @@ func (o *output) flush() {
 	for _, q := range o.queues {
 		q.submit(o.cur)
 	}
+	o.count.submitted += uint64(len(o.cur.ends))
 	o.cur.release()
 	o.cur = o.pool.get()
 }

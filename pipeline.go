@@ -28,7 +28,7 @@ const (
 // newPipeline starts the workers and the output goroutine, which gives the lines to queues.
 func newPipeline(cfg *config, queues []*sinkQueue, wantMsgpack bool, stop <-chan struct{}) *pipeline {
 	n := cfg.numProcs
-	p := &pipeline{acct: newAccount(n)}
+	p := &pipeline{acct: newAccount(n, queues)}
 	key0, key1 := rand.Uint64()|1, rand.Uint64()|1
 	f := &feeder{
 		loc:      locator{anyPort: cfg.bpfSet, key0: key0, key1: key1},
@@ -39,14 +39,15 @@ func newPipeline(cfg *config, queues []*sinkQueue, wantMsgpack bool, stop <-chan
 		order:    make(chan *chunk, chunkCount),
 		stop:     stop,
 		workersN: uint64(n),
+		statusNs: int64(cfg.statusInterval),
 	}
 	level := ""
 	for i := range n {
 		w := &worker{
 			id: i, in: make(chan *chunk, chunkCount), out: make(chan *part, partCount), free: make(chan *part, partCount),
-			enc:   newEncoder(cfg.name, level, cfg.sections, cfg.layout == layoutRR, true, wantMsgpack),
+			enc:   newEncoder(cfg.name, level, cfg.sections, cfg.layout == layoutRR, wantMsgpack),
 			tab:   newConnTable(max(1, (cfg.maxPending+n-1)/n), waitBytesTotal/n),
-			done:  newAnsweredSet(max(answeredMin, 4*cfg.maxPending/n)),
+			done:  newAnsweredSet(max(answeredMin, cfg.maxPending/n)),
 			gcAge: int64(cfg.gcAge), gcInterval: int64(cfg.gcInterval), incomplete: cfg.incomplete,
 			cur: &part{},
 		}
@@ -61,6 +62,9 @@ func newPipeline(cfg *config, queues []*sinkQueue, wantMsgpack bool, stop <-chan
 	}
 	f.cur = f.take()
 	out := &output{order: f.order, workers: f.workers, free: f.free, queues: queues, pool: newBatchPool(64), msgpack: wantMsgpack, acct: p.acct}
+	if cfg.statusInterval > 0 {
+		out.status = newStatusWriter(cfg.name, version)
+	}
 	p.wg.Add(n + 1)
 	for _, w := range f.workers {
 		go func() {

@@ -211,7 +211,7 @@ func miekgRDATA(rr dns.RR) string {
 func normalNames(typ uint16, s string) string {
 	layout := rdataLayout(typ)
 	switch {
-	case strings.ContainsAny(layout, "KT"): // two blanks where data is empty
+	case strings.ContainsAny(layout, "dD"): // two blanks where data is empty
 		s = strings.Join(strings.Fields(s), " ")
 	case strings.HasSuffix(layout, "B"): // a blank at the end where the key is empty
 		s = strings.TrimSuffix(s, " ")
@@ -232,7 +232,7 @@ func normalNames(typ uint16, s string) string {
 		case c == '"':
 			quoted = !quoted
 			out = append(out, c)
-		case c == '.' && !quoted && i > 0 && s[i-1] != ' ' && (i+1 == len(s) || s[i+1] == ' '):
+		case c == '.' && !quoted && len(out) > 0 && out[len(out)-1] != ' ' && (i+1 == len(s) || s[i+1] == ' '):
 		default:
 			out = append(out, c)
 		}
@@ -405,7 +405,7 @@ func randomRDATA(r *rand.Rand, layout string) (out []byte) {
 				}
 			}
 			out = append(out, b...)
-		case 'e':
+		case 'e', 'Z':
 			out = append(out, octets(6, 6)...)
 		case 'E', 'i', 'I':
 			out = append(out, octets(8, 8)...)
@@ -492,13 +492,7 @@ func randomRDATA(r *rand.Rand, layout string) (out []byte) {
 			for range r.IntN(3) {
 				name()
 			}
-		case 'K':
-			sized()
-			sized()
-		case 'T':
-			out = append(out, octets(8, 8)...)
-			sized()
-			out = append(out, octets(4, 4)...)
+		case 'd', 'D':
 			sized()
 		}
 	}
@@ -528,6 +522,8 @@ func knownDifference(typ uint16, data []byte, rr dns.RR, got string) bool {
 		return rr.TypeCovered == 0 || rr.TypeCovered == 65535
 	case *dns.CERT:
 		return rr.Type == 4
+	case *dns.SMIMEA:
+		return len(rr.Certificate) >= 1024
 	case *dns.URI, *dns.CAA:
 		return bytes.IndexByte(data, '\\') >= 0
 	case *dns.IPSECKEY:
@@ -578,16 +574,48 @@ func compareRDATA(t *testing.T, typ uint16, data []byte) (both bool) {
 		if want := strings.TrimSuffix(`\# `+strconv.Itoa(len(data))+" "+hex.EncodeToString(data), " "); got != want {
 			t.Fatalf("%s: got %s, want %s", appendType(nil, typ), got, want)
 		}
+		if rr, _, err := dns.UnpackRR(msg, dnsHeaderLen); err == nil && len(data) > 0 && typ != rrTypeCAA && typ != rrTypeSVCB && typ != rrTypeHTTPS {
+			// miekg/dns reads what is cut off between two fields, and more; but there must be no text that leads back to
+			// this RDATA. (CAA tags and the values of alpn and mandatory are stricter in their RFCs.)
+			if _, generic := rr.(*dns.RFC3597); !generic && leadsBack(rr, data) {
+				t.Fatalf("%s %x: got %s, miekg/dns %s", appendType(nil, typ), data, got, rr)
+			}
+		}
 		return false
 	}
 	rr, _, err := dns.UnpackRR(msg, dnsHeaderLen)
 	if err != nil || len(data) == 0 {
 		return false
 	}
-	if want := normalNames(typ, miekgRDATA(rr)); normalNames(rrTypeTSIG, got) != want && got != want && !knownDifference(typ, data, rr, got) {
+	if want := normalNames(typ, miekgRDATA(rr)); got != want && !knownDifference(typ, data, rr, got) {
 		t.Fatalf("%s %x:\n got %s\nwant %s", appendType(nil, typ), data, got, want)
 	}
 	return true
+}
+
+// leadsBack reports whether the text that miekg/dns prints for rr is one it reads as data again. A text that ends in a blank has no last
+// field, which no other reader takes.
+func leadsBack(rr dns.RR, data []byte) bool {
+	if strings.HasSuffix(rr.String(), " ") {
+		return false
+	}
+	switch rr := rr.(type) { // gateways of an unknown type, which miekg/dns takes for none
+	case *dns.IPSECKEY:
+		if rr.GatewayType > 3 {
+			return false
+		}
+	case *dns.AMTRELAY:
+		if rr.GatewayType&0x7f > 3 {
+			return false
+		}
+	}
+	again, err := dns.NewRR(rr.String())
+	if err != nil || again == nil {
+		return false
+	}
+	buf := make([]byte, 70000)
+	end, err := dns.PackRR(again, buf, 0, nil, false)
+	return err == nil && end >= 11+len(data) && bytes.Equal(buf[11:end], data) // behind a root owner
 }
 
 func TestRDATAGenerated(t *testing.T) {

@@ -46,37 +46,40 @@ const (
 
 // encoder is one worker's record writer: what is constant over a run, and scratch space.
 type encoder struct {
-	sensor   []byte // JSON: Z","sensor":"NAME","query_id":
+	head     []byte // JSON up to query_id, of the current second
 	level    []byte // JSON: ,"level":"NAME" or empty
 	sections sectionSet
 	perRR    bool // one line an RR; otherwise one a lookup
-	json     bool
-	msgpack  bool
+	msgpack  bool // records are wanted in this form too
 
-	second   int64    // cached second of stamp
-	stamp    [20]byte // 2006-01-02T15:04:05.
-	prefix   []byte
+	second   int64  // the second whose text head holds
+	prefix   []byte // of the current lookup; where the part holds its first line, or in scratch
+	first    bool   // the prefix was just encoded in place: the next line need not copy it
+	scratch  []byte
 	suffix   []byte
+	qesc     bool   // the question's text holds escapes
 	q        [2]int // where prefix holds the question's text, for owner names that point to it
-	qesc     bool
-	owner    []byte // text of the last owner name that was a pointer, escaped
+	owner    []byte // text of the last owner name that was a pointer
 	ownerPtr uint16
 	ownerSet bool
-	mp       msgpackEncoder
+	ownerEsc bool
+	servers  [cacheLen]serverText
+	outcomes [cacheLen]outcomeText
+	mp       msgpackParts
 }
 
 // newEncoder makes an encoder for records of the sensor named.
-func newEncoder(sensor, level string, sections sectionSet, perRR, wantJSON, wantMsgpack bool) encoder {
-	e := encoder{sections: sections, perRR: perRR, json: wantJSON, msgpack: wantMsgpack, second: -1 << 62}
-	e.sensor = append(e.sensor, `Z","sensor":"`...)
-	e.sensor = appendJSONText(e.sensor, sensor)
-	e.sensor = append(e.sensor, `","query_id":`...)
+func newEncoder(sensor, level string, sections sectionSet, perRR, wantMsgpack bool) encoder {
+	e := encoder{sections: sections, perRR: perRR, msgpack: wantMsgpack, second: -1 << 62}
+	e.head = append(e.head, `{"tstamp":"2006-01-02T15:04:05.000000000Z","sensor":"`...)
+	e.head = appendJSONText(e.head, sensor)
+	e.head = append(e.head, `","query_id":`...)
 	if level != "" {
 		e.level = append(e.level, `,"level":"`...)
 		e.level = appendJSONText(e.level, level)
 		e.level = append(e.level, '"')
 	}
-	e.mp.sensor, e.mp.level = sensor, level
+	e.mp = newMsgpackParts(sensor, level)
 	return e
 }
 
@@ -112,8 +115,15 @@ func escapeTail(b []byte, from int) []byte {
 	return b
 }
 
-// appendTime appends ns since 1970 UTC as RFC 3339 with nine fraction digits, without the Z.
-func (e *encoder) appendTime(dst []byte, ns int64) []byte {
+// Where a time's text begins in head, and its fraction digits.
+const (
+	headTime = len(`{"tstamp":"`)
+	headFrac = headTime + len("2006-01-02T15:04:05.")
+	timeLen  = len("2006-01-02T15:04:05.000000000Z")
+)
+
+// setTime puts ns since 1970 UTC into head as RFC 3339 with nine fraction digits.
+func (e *encoder) setTime(ns int64) {
 	sec := ns / 1e9
 	frac := ns % 1e9
 	if frac < 0 {
@@ -122,24 +132,25 @@ func (e *encoder) appendTime(dst []byte, ns int64) []byte {
 	}
 	if sec != e.second {
 		e.second = sec
-		time.Unix(sec, 0).UTC().AppendFormat(e.stamp[:0], "2006-01-02T15:04:05.")
+		time.Unix(sec, 0).UTC().AppendFormat(e.head[headTime:headTime], "2006-01-02T15:04:05")
 	}
-	dst = append(dst, e.stamp[:]...)
-	var d [9]byte
+	d := e.head[headFrac : headFrac+9 : headFrac+9]
 	for i := 8; i > 0; i -= 2 {
 		j := frac % 100 * 2
 		frac /= 100
 		d[i], d[i-1] = digitPairs[j+1], digitPairs[j]
 	}
 	d[0] = byte('0' + frac)
-	return append(dst, d[:]...)
 }
+
+// flagNames are the fields of the six header flags, from bit 0 of flagIndex on.
+var flagNames = [...]string{"aa", "rd", "ra", "truncated", "ad", "cd"}
 
 // headerFlags holds the JSON of the six header flags by aa|rd<<1|ra<<2|tc<<3|ad<<4|cd<<5, since one copy is a tenth of
 // the time of six choices.
 var headerFlags = func() (t [64]string) {
 	for i := range t {
-		for k, name := range []string{"aa", "rd", "ra", "truncated", "ad", "cd"} {
+		for k, name := range flagNames {
 			t[i] += `,"` + name + `":`
 			if i>>k&1 == 1 {
 				t[i] += "true"
@@ -208,12 +219,11 @@ func (e *encoder) lookup(w *worker, l *lookup, m *message, tstamp, elapsed int64
 		status = m.status()
 	}
 	w.count.status[status]++
-	if e.json {
-		e.encodePrefix(w, l, m, tstamp, vlan, status)
-		e.encodeSuffix(w, l, m, elapsed, bytes, cut, status, paired)
-	}
+	e.encodePrefix(w, l, m, tstamp, vlan, status)
+	e.encodeSuffix(w, l, m, elapsed, bytes, cut, status, paired)
 	if e.msgpack {
-		e.mp.begin(w, l, m, tstamp, elapsed, bytes, cut, vlan, status, paired)
+		e.msgpackPrefix(w, l, m, vlan, status)
+		e.msgpackSuffix(w, l, m, elapsed, bytes, cut, status, paired)
 	}
 	if !e.perRR {
 		e.oneLine(w, m)
@@ -224,31 +234,26 @@ func (e *encoder) lookup(w *worker, l *lookup, m *message, tstamp, elapsed int64
 	if m != nil {
 		for i := range m.rrs {
 			r := &m.rrs[i]
-			if e.sections>>r.section&1 == 0 || r.typ == typeOPT || r.typ == typeTSIG {
+			if e.sections>>r.section&1 == 0 || r.pseudo() {
 				continue
 			}
-			if e.json {
-				w.cur.json = e.rrLine(w.cur.json, m, r)
-			}
+			w.cur.json = e.rrLine(w.cur.json, m, r)
 			if e.msgpack {
-				w.cur.msgp = e.mp.rrRecord(w.cur.msgp, m, r)
+				w.cur.msgp = e.msgpackRR(w.cur.msgp, m, r)
 			}
 			w.lineDone()
 			lines++
 		}
 	}
 	if lines == 0 {
-		if e.json {
-			b := append(w.cur.json, e.prefix...)
-			b = append(b, `,"atype":"","a":"`...)
-			if m != nil && m.rcode() != rcodeNoError {
-				b = appendRcode(b, m.rcode())
-			}
-			b = append(b, `","ttl":0`...)
-			w.cur.json = append(b, e.suffix...)
+		b := append(e.line(w.cur.json), `,"atype":"","a":"`...)
+		if m != nil && m.rcode() != rcodeNoError {
+			b = appendRcode(b, m.rcode())
 		}
+		b = append(b, `","ttl":0`...)
+		w.cur.json = append(b, e.suffix...)
 		if e.msgpack {
-			w.cur.msgp = e.mp.emptyRecord(w.cur.msgp, m)
+			w.cur.msgp = e.msgpackNoRR(w.cur.msgp, m)
 		}
 		w.lineDone()
 	}
@@ -256,33 +261,30 @@ func (e *encoder) lookup(w *worker, l *lookup, m *message, tstamp, elapsed int64
 
 // encodePrefix encodes the fields up to status.
 func (e *encoder) encodePrefix(w *worker, l *lookup, m *message, tstamp int64, vlan uint16, status uint8) {
-	b := append(e.prefix[:0], `{"tstamp":"`...)
-	b = e.appendTime(b, tstamp)
-	b = append(b, e.sensor...)
+	at := len(w.cur.json)
+	e.setTime(tstamp)
+	b := append(slices.Grow(w.cur.json, lineRoom), e.head...)
 	b = appendUint(b, uint64(binary.BigEndian.Uint16(l.key[36:])))
 	b = append(b, `,"src":"`...)
 	b = appendAddr(b, l.key[0:16], l.key[38]&viewV6 != 0)
 	b = append(b, `","sport":"`...)
 	b = appendUint(b, uint64(binary.BigEndian.Uint16(l.key[32:])))
-	b = append(b, `","dst":"`...)
-	b = appendAddr(b, l.key[16:32], l.key[38]&viewV6 != 0)
-	b = append(b, `","dport":"`...)
-	b = appendUint(b, uint64(binary.BigEndian.Uint16(l.key[34:])))
-	if l.key[38]&keyTCP != 0 {
-		b = append(b, `","protocol":"tcp"`...)
+	c := e.server(&l.key)
+	if op := lookupOpcode(l, m); op == 0 && vlan == 0 {
+		b = append(b, c.txt[:c.n]...)
 	} else {
-		b = append(b, `","protocol":"udp"`...)
+		b = append(b, c.txt[:int(c.n)-len(serverTail)]...)
+		if vlan != 0 {
+			b = append(b, `,"vlan":`...)
+			b = appendUint(b, uint64(vlan))
+		}
+		if op != 0 {
+			b = append(b, `,"opcode":"`...)
+			b = appendOpcode(b, op)
+			b = append(b, '"')
+		}
+		b = append(b, serverTail...)
 	}
-	if vlan != 0 {
-		b = append(b, `,"vlan":`...)
-		b = appendUint(b, uint64(vlan))
-	}
-	if op := lookupOpcode(l, m); op != 0 {
-		b = append(b, `,"opcode":"`...)
-		b = appendOpcode(b, op)
-		b = append(b, '"')
-	}
-	b = append(b, `,"q":"`...)
 	e.q[0] = len(b)
 	e.qesc = false
 	if l.nameLen != 0 {
@@ -292,24 +294,130 @@ func (e *encoder) encodePrefix(w *worker, l *lookup, m *message, tstamp int64, v
 		}
 	}
 	e.q[1] = len(b)
+	rcode := -1
+	if m != nil {
+		rcode = m.rcode()
+	}
+	if l.nameLen == 0 || l.qclass != classIN {
+		w.cur.json = appendOutcome(b, l.nameLen != 0, l.qtype, l.qclass, rcode, status)
+	} else {
+		w.cur.json = append(b, e.outcome(l.qtype, rcode, status)...)
+	}
+	e.prefix = w.cur.json[at:]
+	e.q[0] -= at
+	e.q[1] -= at
+	e.first = true
+}
+
+// lineRoom is the room that is made for a line's fixed parts, so that most lines need no further growth.
+const lineRoom = 1024
+
+// cacheLen is how many servers' and outcomes' texts an encoder keeps. A sensor sees few servers, question types and
+// response codes, so nearly every line finds them there; one copy takes a third of the time of putting them together.
+const cacheLen = 32
+
+// serverText is the JSON from the server's address to the question, for one server.
+type serverText struct {
+	key lookupKey // of the server: the rest is zero
+	n   uint8
+	txt [104]byte
+}
+
+const serverTail = `,"q":"`
+
+// server returns the text of a lookup's server.
+func (e *encoder) server(key *lookupKey) *serverText {
+	var k lookupKey
+	copy(k[16:32], key[16:32])
+	k[34], k[35], k[38] = key[34], key[35], key[38]
+	c := &e.servers[(k[31]^k[27]*7^k[35]^k[38]>>3)%cacheLen]
+	if c.n == 0 || c.key != k {
+		t := append(c.txt[:0], `","dst":"`...)
+		t = appendAddr(t, k[16:32], k[38]&viewV6 != 0)
+		t = append(t, `","dport":"`...)
+		t = appendUint(t, uint64(binary.BigEndian.Uint16(k[34:])))
+		if k[38]&keyTCP != 0 {
+			t = append(t, `","protocol":"tcp"`...)
+		} else {
+			t = append(t, `","protocol":"udp"`...)
+		}
+		t = append(t, serverTail...)
+		c.key, c.n = k, uint8(len(t))
+	}
+	return c
+}
+
+// outcomeText is the JSON from the question's end to the status, for one type of question of class IN and one result.
+type outcomeText struct {
+	qtype  uint16
+	status uint8
+	n      uint8
+	rcode  int16
+	txt    [72]byte
+}
+
+// outcome returns the text of a question's type, the response code and the status.
+func (e *encoder) outcome(qtype uint16, rcode int, status uint8) []byte {
+	c := &e.outcomes[(qtype^uint16(rcode)<<3^uint16(status)<<1)%cacheLen]
+	if c.n == 0 || c.qtype != qtype || c.rcode != int16(rcode) || c.status != status {
+		t := appendOutcome(c.txt[:0], true, qtype, classIN, rcode, status)
+		c.qtype, c.rcode, c.status, c.n = qtype, int16(rcode), status, uint8(len(t))
+	}
+	return c.txt[:c.n]
+}
+
+// appendOutcome appends the fields from the end of the question to status.
+func appendOutcome(b []byte, asked bool, qtype, qclass uint16, rcode int, status uint8) []byte {
 	b = append(b, `","qtype":"`...)
-	if l.nameLen != 0 {
-		b = appendType(b, l.qtype)
-		if l.qclass != classIN {
+	if asked {
+		b = appendType(b, qtype)
+		if qclass != classIN {
 			b = append(b, `","qclass":"`...)
-			b = appendClass(b, l.qclass)
+			b = appendClass(b, qclass)
 		}
 	}
 	b = append(b, `","rcode":`...)
-	if m != nil {
-		b = appendUint(b, uint64(m.rcode()))
+	if rcode >= 0 {
+		b = appendUint(b, uint64(rcode))
 	} else {
 		b = append(b, `-1`...)
 	}
 	b = append(b, `,"status":"`...)
 	b = append(b, statusNames[status]...)
-	e.prefix = append(b, '"')
+	return append(b, '"')
 }
+
+// typeTexts is the JSON between an RR's owner and its data, for the types that have a mnemonic.
+var typeTexts = func() (t [len(typeNames)]string) {
+	for i := range t {
+		t[i] = string(appendTypeText(nil, uint16(i)))
+	}
+	return t
+}()
+
+func appendTypeText(b []byte, typ uint16) []byte {
+	b = append(b, `","atype":"`...)
+	b = appendType(b, typ)
+	return append(b, `","a":"`...)
+}
+
+// keep moves the prefix out of a part that is about to be sent, for the lines that may follow.
+func (e *encoder) keep() {
+	e.scratch = append(e.scratch[:0], e.prefix...)
+	e.prefix = e.scratch
+}
+
+// line begins a line with the prefix, which is already there for the first one.
+func (e *encoder) line(b []byte) []byte {
+	if e.first {
+		e.first = false
+		return b
+	}
+	return append(b, e.prefix...)
+}
+
+// pseudo says whether r belongs to the message and not to its contents: such RRs are in no record.
+func (r *rr) pseudo() bool { return r.typ == typeOPT || r.typ == typeTSIG }
 
 // lookupOpcode is the opcode of the query, or of the response where no query was seen.
 func lookupOpcode(l *lookup, m *message) int {
@@ -417,20 +525,21 @@ func appendAddr(dst, a []byte, v6 bool) []byte {
 // where the response repeats it to the letter.
 func (e *encoder) presetOwner(w *worker, l *lookup, m *message) {
 	e.ownerSet = false
-	if m != nil && m.hasQuestion && e.json && string(m.raw[m.qname:m.qend]) == string(w.tab.nameOf(l)) {
+	if m != nil && m.hasQuestion && !e.qesc && string(m.raw[m.qname:m.qend]) == string(w.tab.nameOf(l)) {
 		e.owner = append(e.owner[:0], e.prefix[e.q[0]:e.q[1]]...)
-		e.ownerPtr, e.ownerSet = 0xc000|dnsHeaderLen, true
+		e.ownerPtr, e.ownerSet, e.ownerEsc = 0xc000|dnsHeaderLen, true, false
 	}
 }
 
 // rrLine appends the line of one RR.
 func (e *encoder) rrLine(b []byte, m *message, r *rr) []byte {
-	b = append(b, e.prefix...)
-	b = append(b, `,"aname":"`...)
-	b = e.appendOwner(b, m, r)
-	b = append(b, `","atype":"`...)
-	b = appendType(b, r.typ)
-	b = append(b, `","a":"`...)
+	b = append(e.line(b), `,"aname":"`...)
+	b = e.appendEscapedOwner(b, m, r)
+	if int(r.typ) < len(typeTexts) {
+		b = append(b, typeTexts[r.typ]...)
+	} else {
+		b = appendTypeText(b, r.typ)
+	}
 	b = appendEscapedRDATA(b, m, r)
 	b = append(b, `","ttl":`...)
 	b = appendUint(b, uint64(r.ttl))
@@ -452,45 +561,49 @@ func appendEscapedRDATA(b []byte, m *message, r *rr) []byte {
 	return b
 }
 
-// appendOwner appends r's owner name, escaped. Most owners are a pointer to the question or the same pointer as
-// the RR before, so that text is copied instead of decoded again (a tenth of the time).
-func (e *encoder) appendOwner(b []byte, m *message, r *rr) []byte {
-	p := binary.BigEndian.Uint16(m.raw[r.name:])
-	isPtr := p >= 0xc000
-	if isPtr && e.ownerSet && p == e.ownerPtr {
-		return append(b, e.owner...)
-	}
+func (e *encoder) appendEscapedOwner(b []byte, m *message, r *rr) []byte {
 	at := len(b)
-	b, _, esc, _ := appendName(b, m.raw, int(r.name)) // was accepted before
+	b, esc := e.appendOwner(b, m, r)
 	if esc {
 		b = escapeTail(b, at)
-	}
-	if isPtr {
-		e.owner = append(e.owner[:0], b[at:]...)
-		e.ownerPtr, e.ownerSet = p, true
 	}
 	return b
 }
 
+// appendOwner appends r's owner name; esc is true if the text contains a '"' or a '\'. Most owners are a pointer to the
+// question or the same pointer as the RR before, so that text is copied instead of decoded again (a tenth of the time).
+func (e *encoder) appendOwner(b []byte, m *message, r *rr) (out []byte, esc bool) {
+	p := binary.BigEndian.Uint16(m.raw[r.name:])
+	isPtr := p >= 0xc000
+	if isPtr && e.ownerSet && p == e.ownerPtr {
+		return append(b, e.owner...), e.ownerEsc
+	}
+	at := len(b)
+	b, _, esc, _ = appendName(b, m.raw, int(r.name)) // was accepted before
+	if isPtr {
+		e.owner = append(e.owner[:0], b[at:]...)
+		e.ownerPtr, e.ownerSet, e.ownerEsc = p, true, esc
+	}
+	return b, esc
+}
+
 // oneLine writes a lookup as one record (-layout lookup).
 func (e *encoder) oneLine(w *worker, m *message) {
-	if e.json {
-		b := append(w.cur.json, e.prefix...)
-		e.ownerSet = false
-		for s, name := range sectionArrays {
-			if e.sections>>s&1 == 0 {
-				continue
-			}
-			b = append(b, name...)
-			if m != nil {
-				b = e.appendSection(b, m, uint8(s))
-			}
-			b = append(b, ']')
+	b := e.line(w.cur.json)
+	e.ownerSet = false
+	for s, name := range sectionArrays {
+		if e.sections>>s&1 == 0 {
+			continue
 		}
-		w.cur.json = append(b, e.suffix...)
+		b = append(b, name...)
+		if m != nil {
+			b = e.appendSection(b, m, uint8(s))
+		}
+		b = append(b, ']')
 	}
+	w.cur.json = append(b, e.suffix...)
 	if e.msgpack {
-		w.cur.msgp = e.mp.lookupRecord(w.cur.msgp, e.sections, m)
+		w.cur.msgp = e.msgpackLookup(w.cur.msgp, m)
 	}
 	w.lineDone()
 }
@@ -502,7 +615,7 @@ func (e *encoder) appendSection(b []byte, m *message, section uint8) []byte {
 	first := true
 	for i := range m.rrs {
 		r := &m.rrs[i]
-		if r.section != section || r.typ == typeOPT || r.typ == typeTSIG {
+		if r.section != section || r.pseudo() {
 			continue
 		}
 		if !first {
@@ -510,7 +623,7 @@ func (e *encoder) appendSection(b []byte, m *message, section uint8) []byte {
 		}
 		first = false
 		b = append(b, `{"name":"`...)
-		b = e.appendOwner(b, m, r)
+		b = e.appendEscapedOwner(b, m, r)
 		b = append(b, `","type":"`...)
 		b = appendType(b, r.typ)
 		if r.class != classIN {

@@ -214,11 +214,14 @@ type tcpTable struct {
 	nodeFree  int32
 	nodesMade int32
 
-	bufs      [len(tcpClasses)][][]byte // free buffers
-	used      int                       // bytes charged
-	spare     int                       // bytes of free buffers; used+spare never exceeds totalBytes
-	settling  bool                      // something is being given up: nothing else may be for its sake
-	maxClosed int                       // closed connections remembered
+	bufs [len(tcpClasses)][][]byte // free buffers
+	used int                       // bytes charged
+	// payloadHeld is the captured payload bytes in parts, windows and pieces: what the eight counters lack of
+	// payloadBytes at any time between two calls.
+	payloadHeld int
+	spare       int  // bytes of free buffers; used+spare never exceeds totalBytes
+	settling    bool // something is being given up: nothing else may be for its sake
+	maxClosed   int  // closed connections remembered
 }
 
 // newTCPTable returns an empty table.
@@ -238,6 +241,9 @@ func (t *tcpTable) counters() *tcpCounters { return &t.c }
 
 // streamsHeld returns the connections held, those closed but remembered included.
 func (t *tcpTable) streamsHeld() int { return t.held }
+
+// payloadBytesHeld returns the captured payload bytes that are neither delivered nor given up yet.
+func (t *tcpTable) payloadBytesHeld() int { return t.payloadHeld }
 
 // bytesHeld returns the bytes of buffers in use, with their bookkeeping.
 func (t *tcpTable) bytesHeld() int { return t.used }
@@ -630,6 +636,7 @@ func (t *tcpTable) popNode(s *tcpStream, d int) {
 	o.first = n.next
 	o.nodes--
 	o.bytes -= len(n.data)
+	t.payloadHeld -= len(n.data)
 	t.freeNode(i)
 	p := n.data
 	if old := int(h.next - n.seq); old > 0 {
@@ -880,6 +887,7 @@ func (t *tcpTable) giveUp(h *tcpHalf) {
 	}
 	o := t.hold(h.hold)
 	t.c.junkBytes += uint64(o.bytes)
+	t.payloadHeld -= o.bytes
 	for o.first != 0 {
 		i := o.first
 		n := t.node(i)
@@ -904,6 +912,7 @@ func (t *tcpTable) keep(s *tcpStream, d int, p []byte) {
 			o.part = append(b, p...)
 			o.pos, o.ts = len(p), t.ts
 			o.bytes += len(p)
+			t.payloadHeld += len(p)
 			return
 		}
 		t.tidy(h)
@@ -951,6 +960,7 @@ func (t *tcpTable) fill(s *tcpStream, d int, p []byte) []byte {
 	o.part = append(o.part, p[:n]...)
 	o.pos, o.ts = len(o.part), t.ts
 	o.bytes += n
+	t.payloadHeld += n
 	p = p[n:]
 	if len(o.part) < want {
 		return p
@@ -1085,6 +1095,7 @@ func (t *tcpTable) addPiece(s *tcpStream, o *tcpHold, prev int32, sn uint32, p [
 			n.wire += uint32(wire)
 			n.ts = t.ts
 			o.bytes += len(p)
+			t.payloadHeld += len(p)
 			return prev
 		}
 	}
@@ -1111,6 +1122,7 @@ func (t *tcpTable) addPiece(s *tcpStream, o *tcpHold, prev int32, sn uint32, p [
 	}
 	o.nodes++
 	o.bytes += len(p)
+	t.payloadHeld += len(p)
 	return i
 }
 
@@ -1150,6 +1162,7 @@ func (t *tcpTable) search(s *tcpStream, d int, p []byte, start bool) []byte {
 	}
 	o.part = append(o.part, p[:n]...)
 	o.bytes += n
+	t.payloadHeld += n
 	o.ts = t.ts
 	s0, s1, limit := -1, -1, w
 	if o.pos == 0 {
@@ -1169,6 +1182,7 @@ func (t *tcpTable) search(s *tcpStream, d int, p []byte, start bool) []byte {
 	if n < len(p) { // nothing begins in the window
 		o.part = o.part[:w]
 		o.bytes -= n
+		t.payloadHeld -= n
 		t.c.searchBytes += uint64(w)
 		t.freePart(h)
 		t.searched(h, w)
@@ -1181,6 +1195,7 @@ func (t *tcpTable) search(s *tcpStream, d int, p []byte, start bool) []byte {
 			copy(o.part, o.part[maybe:])
 			o.part = o.part[:len(o.part)-maybe]
 			o.bytes -= maybe
+			t.payloadHeld -= maybe
 			t.markWindow(h, maybe == s1)
 		}
 	}
@@ -1210,6 +1225,7 @@ func (t *tcpTable) takeWindow(s *tcpStream, d int, at int) {
 	buf := o.part
 	o.part = nil
 	o.bytes -= len(buf)
+	t.payloadHeld -= len(buf)
 	t.c.searchBytes += uint64(at)
 	t.found(h)
 	t.feed(s, d, buf[at:], false)
@@ -1612,6 +1628,7 @@ func (t *tcpTable) tidy(h *tcpHalf) {
 func (t *tcpTable) freePart(h *tcpHalf) {
 	o := t.hold(h.hold)
 	o.bytes -= len(o.part)
+	t.payloadHeld -= len(o.part)
 	t.releaseBuf(o.part)
 	o.part, o.pos = nil, 0
 	t.tidy(h)

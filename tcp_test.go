@@ -155,6 +155,9 @@ func checkTCP(t *testing.T, tab *tcpTable) {
 	if got := c.messageBytes + c.retransBytes + c.skippedBytes + c.searchBytes + c.partialBytes + c.junkBytes + c.afterEndBytes + c.boundBytes; got != c.payloadBytes {
 		t.Errorf("bytes accounted for: got %d, want %d: %+v", got, c.payloadBytes, *c)
 	}
+	if tab.payloadHeld != 0 {
+		t.Errorf("payload bytes held: got %d, want 0", tab.payloadHeld)
+	}
 	if got := c.closedFIN + c.closedRST + c.closedIdle + c.closedReuse + c.closedEnd + c.evicted + c.evictedBare; got != c.streams {
 		t.Errorf("connections closed: got %d, want %d: %+v", got, c.streams, *c)
 	}
