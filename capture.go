@@ -115,7 +115,9 @@ type captureCounters struct {
 	firstTs     int64  // capture time of the first frame or tick, ns
 	lastTs      int64  // capture time of the last frame or tick, ns
 	kernel      kernelCounters
-	frag        fragCounters
+	// deviceErrors counts the failures of live devices: each that ended a capture, and each attempt to open one again.
+	deviceErrors uint64
+	frag         fragCounters
 }
 
 // kernelCounters is what a live handle reports of itself, summed over handles and reopenings. All zero for a file.
