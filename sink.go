@@ -26,7 +26,7 @@ const (
 	sinkMinRetry = 100 * time.Millisecond
 	sinkMaxRetry = 10 * time.Second
 	sinkSayEvery = 10 * time.Second // shortest time between two overflow warnings of one sink
-	sinkGrace    = time.Second      // for a sink's goroutine to return once it was interrupted
+	sinkGrace    = 2 * time.Second  // for a sink's goroutine to return once it was interrupted
 	sinkGroup    = 4 << 20          // most bytes handed to a groupSink at once (or one batch)
 )
 
@@ -89,6 +89,17 @@ func (b *batch) lineAt(off int) int {
 		}
 	}
 	return lo
+}
+
+// lineTime returns the record's tstamp, which is its first field, or the zero time where
+// there is none: {"tstamp":"2026-03-04T05:06:07.123456789Z",…
+func lineTime(line []byte) time.Time {
+	const head, length = `{"tstamp":"`, len("2006-01-02T15:04:05.000000000Z")
+	var t time.Time
+	if len(line) < len(head)+length || string(line[:len(head)]) != head || t.UnmarshalText(line[len(head):][:length]) != nil {
+		return time.Time{}
+	}
+	return t
 }
 
 // appendBatch copies the records of src behind those of b.
