@@ -621,7 +621,7 @@ func (q *sinkQueue) insist(try func() error) error {
 // with exponential back-off and jitter, and says when it works again. drain and reopen
 // cut the wait short.
 func (q *sinkQueue) insistAfter(err error, try func() error) error {
-	since := time.Now()
+	since, cause := time.Now(), err
 	for attempt := 0; ; attempt++ {
 		q.mu.Lock()
 		q.st.errors++
@@ -629,6 +629,9 @@ func (q *sinkQueue) insistAfter(err error, try func() error) error {
 		q.st.failing = true
 		over := q.aborted
 		q.mu.Unlock()
+		if !over {
+			cause = err // not what only says that it was interrupted
+		}
 		var fatal sinkFatal
 		switch {
 		case errors.Is(err, errSinkClosed):
@@ -637,7 +640,7 @@ func (q *sinkQueue) insistAfter(err error, try func() error) error {
 			q.opt.log.errorf("sink %s: %v", q.sink.name(), err)
 			return err
 		case over:
-			return fmt.Errorf("sink %s: %w", q.sink.name(), err)
+			return fmt.Errorf("sink %s: %w", q.sink.name(), cause)
 		case first:
 			q.opt.log.errorf("sink %s: %v; trying again until it works", q.sink.name(), err)
 		default:
@@ -648,7 +651,7 @@ func (q *sinkQueue) insistAfter(err error, try func() error) error {
 		case <-wait.C:
 		case <-q.stop:
 			wait.Stop()
-			return fmt.Errorf("sink %s: %w", q.sink.name(), err)
+			return fmt.Errorf("sink %s: %w", q.sink.name(), cause)
 		case <-q.nudge:
 			wait.Stop()
 			attempt = -1

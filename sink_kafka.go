@@ -45,17 +45,26 @@ import (
 
 const (
 	kafkaSilence    = 5 * time.Second // without an acknowledgement: an error
+	kafkaGiveUp     = time.Minute     // without one: a new producer
 	kafkaDial       = 5 * time.Second
 	kafkaBatchBytes = 1 << 20 // of one record batch before compression: the broker's default limit
 	kafkaBatchLeast = 16 << 10
 	kafkaMaxBackOff = 500 * time.Millisecond // of the producer's own retries
 )
 
-// secret is a string that formats as a placeholder.
-type secret string
+// secret holds a string behind a pointer, so that no way of formatting it, or a struct that
+// has it, shows more than an address. The zero value is the empty string.
+type secret struct{ text *string }
 
-func (secret) String() string   { return "[secret]" }
-func (secret) GoString() string { return "[secret]" }
+func newSecret(s string) secret { return secret{text: &s} }
+
+// reveal returns the string.
+func (s secret) reveal() string {
+	if s.text == nil {
+		return ""
+	}
+	return *s.text
+}
 
 // kafkaOptions are the settings of the Kafka sink. Empty strings stand for the defaults.
 type kafkaOptions struct {
@@ -116,9 +125,6 @@ func (o *kafkaOptions) config() (*sarama.Config, error) {
 	c.Producer.Partitioner = newKafkaPartitioner
 	// Some 20 s: a broker restarts within that without the sink seeing more than silence.
 	c.Producer.Retry.Max = 40
-	c.Producer.Retry.BackoffFunc = func(retries, _ int) time.Duration {
-		return min(50*time.Millisecond<<min(retries, 10), kafkaMaxBackOff)
-	}
 	c.ChannelBufferSize = 1024
 
 	switch o.key {
@@ -163,16 +169,16 @@ func (o *kafkaOptions) config() (*sarama.Config, error) {
 	c.Net.TLS.Enable = o.tls
 	switch o.saslMechanism {
 	case "":
-		if o.saslUser != "" || o.saslPassword != "" {
+		if o.saslUser != "" || o.saslPassword.reveal() != "" {
 			return nil, errors.New("kafka: a SASL user or password is given but no mechanism")
 		}
 	case "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512":
-		if o.saslUser == "" || o.saslPassword == "" {
+		if o.saslUser == "" || o.saslPassword.reveal() == "" {
 			return nil, fmt.Errorf("kafka: SASL %s needs a user and a password", o.saslMechanism)
 		}
 		c.Net.SASL.Enable = true
 		c.Net.SASL.Mechanism = sarama.SASLMechanism(o.saslMechanism)
-		c.Net.SASL.User, c.Net.SASL.Password = o.saslUser, string(o.saslPassword)
+		c.Net.SASL.User, c.Net.SASL.Password = o.saslUser, o.saslPassword.reveal()
 		switch o.saslMechanism {
 		case "SCRAM-SHA-256":
 			c.Net.SASL.SCRAMClientGeneratorFunc = func() sarama.SCRAMClient { return &scramClient{hash: sha256.New} }
@@ -238,6 +244,7 @@ type kafkaSink struct {
 
 	client    sarama.Client // nil: connect first
 	producer  sarama.AsyncProducer
+	hurry     atomic.Bool   // the producer is ending: no back-off between its retries
 	collected chan struct{} // closed when the collector has ended
 	inFlight  atomic.Int64  // messages at the producer, and one more while sending
 	idle      chan struct{} // the last one came back
@@ -246,6 +253,7 @@ type kafkaSink struct {
 	msgs   []kafkaMessage // of the group in progress
 	active int            // how many; 0: no group in progress
 	unsent int            // the first message that this attempt has still to send
+	heard  time.Time      // when an acknowledgement was last seen, or this attempt began
 	keys   []byte         // what the keys point into
 	group  []*batch       // referenced as long as messages point into them
 	seq    int32          // batches written, for the choice of a partition
@@ -271,6 +279,14 @@ func newKafkaSink(opt kafkaOptions) (*kafkaSink, error) {
 	metrics.UseNilMetrics = true // sarama's own, which cost time and a goroutine that never ends
 	s := &kafkaSink{opt: opt, config: c, stop: make(chan struct{}), dialer: newKafkaDialer(), maxBatch: kafkaBatchBytes}
 	c.Net.Proxy.Enable, c.Net.Proxy.Dialer = true, s.dialer
+	c.Producer.Retry.BackoffFunc = func(retries, _ int) time.Duration {
+		// sarama waits so long for each message that finds no broker, one after the other:
+		// those that are not retries yet must fail at once, or a full buffer takes minutes.
+		if retries == 0 || s.hurry.Load() {
+			return 0
+		}
+		return min(50*time.Millisecond<<min(retries, 10), kafkaMaxBackOff)
+	}
 	return s, nil
 }
 
@@ -286,6 +302,9 @@ func (s *kafkaSink) connect() error {
 	}
 	if err = client.RefreshMetadata(s.opt.topic); err != nil {
 		client.Close()
+		if errors.Is(err, io.EOF) {
+			return fmt.Errorf("topic %q: %w (check TLS, SASL user and password)", s.opt.topic, err)
+		}
 		return fmt.Errorf("topic %q: %w", s.opt.topic, err)
 	}
 	producer, err := sarama.NewAsyncProducerFromClient(client)
@@ -294,6 +313,7 @@ func (s *kafkaSink) connect() error {
 		return fmt.Errorf("connect: %w", err)
 	}
 	s.client, s.producer = client, producer
+	s.hurry.Store(false)
 	s.collected = make(chan struct{})
 	s.idle = make(chan struct{}, 1)
 	go s.collect(producer, s.collected, s.idle)
@@ -347,14 +367,17 @@ func (s *kafkaSink) writeGroup(bs []*batch) error {
 	}
 	if s.unsent == 0 {
 		s.inFlight.Store(1) // so that it is 0 only after the last one is sent and back
+		s.heard = time.Now()
+	} else if time.Since(s.heard) > kafkaGiveUp {
+		s.abandon() // makes all messages come back
 	}
 	tick := time.NewTicker(kafkaSilence / 10)
 	defer tick.Stop()
 	acked, since := s.acked.Load(), time.Now()
 	silent := func() bool {
-		now := s.acked.Load()
-		if now != acked {
+		if now := s.acked.Load(); now != acked {
 			acked, since = now, time.Now()
+			s.heard = since
 		}
 		return time.Since(since) >= kafkaSilence
 	}
@@ -490,25 +513,29 @@ func kafkaMayHaveArrived(err error) bool {
 	return true
 }
 
-// disconnect closes the producer and the client. If something went wrong (or messages are
-// still at the producer) the client goes first, which makes all retries fail at once.
-// It waits for the producer's end until over is closed, and then a little longer.
+// abandon makes all that is at the producer, or tries to connect, fail at once.
+func (s *kafkaSink) abandon() {
+	s.hurry.Store(true)
+	if !s.client.Closed() {
+		s.client.Close()
+	}
+	s.dialer.hangUp()
+}
+
+// disconnect closes the producer and the client. It waits for the producer's end until over
+// is closed, and then a little longer.
 func (s *kafkaSink) disconnect(over <-chan struct{}) {
 	if s.client == nil {
 		return
 	}
-	if s.active > 0 {
-		s.client.Close()
+	if s.active > 0 { // something went wrong, or is still on its way
+		s.abandon()
 	}
 	s.producer.AsyncClose()
 	select {
 	case <-s.collected:
 	case <-over:
-		s.dialer.shut()
-		if !s.client.Closed() {
-			s.client.Close()
-		}
-		// What is left is the back-off of the producer's retries.
+		s.abandon()
 		wait := time.NewTimer(2 * kafkaMaxBackOff)
 		select {
 		case <-s.collected:
@@ -693,8 +720,13 @@ func (d *kafkaDialer) Dial(network, addr string) (net.Conn, error) {
 
 // shut closes all connections and lets no new one be made.
 func (d *kafkaDialer) shut() {
-	d.mu.Lock()
 	d.cancel()
+	d.hangUp()
+}
+
+// hangUp closes all connections.
+func (d *kafkaDialer) hangUp() {
+	d.mu.Lock()
 	conns := d.conns
 	d.conns = nil
 	d.mu.Unlock()

@@ -50,12 +50,14 @@ func (l *sinkLog) everything() string {
 }
 
 // noLeaks returns a function that fails the test if goroutines are left that were not there
-// before, apart from the one that lumberjack never ends.
+// before, apart from the one that lumberjack never ends, and from a timer of sarama's circuit
+// breaker that ends by itself after 10 s.
 func noLeaks(t *testing.T) func() {
 	current := goleak.IgnoreCurrent()
 	return func() {
 		t.Helper()
-		goleak.VerifyNone(t, current, goleak.IgnoreTopFunction("gopkg.in/natefinch/lumberjack%2ev2.(*Logger).millRun"))
+		goleak.VerifyNone(t, current, goleak.IgnoreTopFunction("gopkg.in/natefinch/lumberjack%2ev2.(*Logger).millRun"),
+			goleak.IgnoreAnyFunction("github.com/eapache/go-resiliency/breaker.(*Breaker).timer"))
 	}
 }
 
