@@ -100,6 +100,7 @@ func (f *fluentdFrame) Msgsize() int { return 0 }
 type fluentdSink struct {
 	opt    fluentdOptions
 	config fluent.Config
+	wait   time.Duration  // for an acknowledgement, while all is well
 	conn   *fluent.Fluent // nil: connect first
 	head   []byte         // array header and tag
 	frame  fluentdFrame   // of the batch being written, reused
@@ -113,7 +114,7 @@ func newFluentdSink(opt fluentdOptions) (*fluentdSink, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &fluentdSink{opt: opt, config: c, head: msgp.AppendString(msgp.AppendArrayHeader(nil, 3), opt.tag)}, nil
+	return &fluentdSink{opt: opt, config: c, wait: c.ReadTimeout, head: msgp.AppendString(msgp.AppendArrayHeader(nil, 3), opt.tag)}, nil
 }
 
 func (s *fluentdSink) name() string { return "fluentd" }
@@ -148,7 +149,7 @@ func (s *fluentdSink) write(b *batch) error {
 		s.config.ReadTimeout = min(2*s.config.ReadTimeout, fluentdMaxTimeout)
 		return fmt.Errorf("send, or wait for the acknowledgement: %w", err)
 	}
-	s.config.ReadTimeout = fluentdTimeout
+	s.config.ReadTimeout = s.wait
 	s.count.delivered += uint64(b.records())
 	s.framed = nil
 	return nil
