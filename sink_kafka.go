@@ -45,7 +45,7 @@ import (
 
 const (
 	kafkaSilence    = 5 * time.Second // without an acknowledgement: an error
-	kafkaGiveUp     = time.Minute     // without one: a new producer
+	kafkaGiveUp     = time.Minute     // likewise: a new producer
 	kafkaDial       = 5 * time.Second
 	kafkaBatchBytes = 1 << 20 // of one record batch before compression: the broker's default limit
 	kafkaBatchLeast = 16 << 10
@@ -117,6 +117,7 @@ func (o *kafkaOptions) config() (*sarama.Config, error) {
 	c.ClientID = "gopassivedns"
 	c.Metadata.Full = false
 	c.Metadata.Timeout = 10 * time.Second
+	c.Metadata.Retry.Max = 1             // the queue and the producer have their own
 	c.Net.ReadTimeout = 20 * time.Second // longer than the broker's own limit for acks
 	c.Net.WriteTimeout = 20 * time.Second
 	c.Producer.Timeout = 10 * time.Second
@@ -244,6 +245,7 @@ type kafkaSink struct {
 
 	client    sarama.Client // nil: connect first
 	producer  sarama.AsyncProducer
+	silence   time.Duration // without an acknowledgement: an error
 	hurry     atomic.Bool   // the producer is ending: no back-off between its retries
 	collected chan struct{} // closed when the collector has ended
 	inFlight  atomic.Int64  // messages at the producer, and one more while sending
@@ -277,7 +279,7 @@ func newKafkaSink(opt kafkaOptions) (*kafkaSink, error) {
 		opt.log.warnf("sink kafka: SASL PLAIN without TLS sends the password in clear")
 	}
 	metrics.UseNilMetrics = true // sarama's own, which cost time and a goroutine that never ends
-	s := &kafkaSink{opt: opt, config: c, stop: make(chan struct{}), dialer: newKafkaDialer(), maxBatch: kafkaBatchBytes}
+	s := &kafkaSink{opt: opt, config: c, stop: make(chan struct{}), dialer: newKafkaDialer(), maxBatch: kafkaBatchBytes, silence: kafkaSilence}
 	c.Net.Proxy.Enable, c.Net.Proxy.Dialer = true, s.dialer
 	c.Producer.Retry.BackoffFunc = func(retries, _ int) time.Duration {
 		// sarama waits so long for each message that finds no broker, one after the other:
@@ -371,7 +373,7 @@ func (s *kafkaSink) writeGroup(bs []*batch) error {
 	} else if time.Since(s.heard) > kafkaGiveUp {
 		s.abandon() // makes all messages come back
 	}
-	tick := time.NewTicker(kafkaSilence / 10)
+	tick := time.NewTicker(s.silence / 10)
 	defer tick.Stop()
 	acked, since := s.acked.Load(), time.Now()
 	silent := func() bool {
@@ -379,7 +381,7 @@ func (s *kafkaSink) writeGroup(bs []*batch) error {
 			acked, since = now, time.Now()
 			s.heard = since
 		}
-		return time.Since(since) >= kafkaSilence
+		return time.Since(since) >= s.silence
 	}
 	for s.unsent < s.active {
 		km := &s.msgs[s.unsent]
@@ -398,7 +400,7 @@ func (s *kafkaSink) writeGroup(bs []*batch) error {
 		}
 		s.inFlight.Add(-1)
 		if silent() {
-			return fmt.Errorf("no acknowledgement for %v", kafkaSilence)
+			return fmt.Errorf("no acknowledgement for %v", s.silence)
 		}
 	}
 	if s.unsent == s.active {
@@ -413,7 +415,7 @@ func (s *kafkaSink) writeGroup(bs []*batch) error {
 			return s.settle()
 		case <-tick.C:
 			if silent() {
-				return fmt.Errorf("no acknowledgement for %v", kafkaSilence)
+				return fmt.Errorf("no acknowledgement for %v", s.silence)
 			}
 		case <-s.stop:
 			return errors.New("interrupted")

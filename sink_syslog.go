@@ -26,7 +26,7 @@ import (
 )
 
 const (
-	syslogTimeout = 5 * time.Second // to connect, and for the daemon to take something
+	syslogTimeout = 5 * time.Second // to connect, and for the daemon to take a piece or 64 datagrams
 	syslogPiece   = 32 << 10        // bytes of a write to a stream
 )
 
@@ -124,6 +124,7 @@ type syslogSink struct {
 	start   string // "<134>"
 	end     string // " gopassivedns[123]: "
 	host    string // " resolver1", in messages that leave the machine
+	timeout time.Duration
 
 	mu      sync.Mutex
 	conn    net.Conn // nil: connect first
@@ -153,7 +154,7 @@ func newSyslogSink(opt syslogOptions) (*syslogSink, error) {
 	}
 	s := &syslogSink{
 		opt: opt, targets: targets, start: "<" + strconv.Itoa(int(code)) + ">", end: " gopassivedns[" + strconv.Itoa(os.Getpid()) + "]: ",
-		host: " localhost",
+		host: " localhost", timeout: syslogTimeout,
 	}
 	if name, err := os.Hostname(); err == nil {
 		s.host = " " + name
@@ -167,7 +168,7 @@ func (s *syslogSink) name() string { return "syslog" }
 func (s *syslogSink) connect() error {
 	var errs []error
 	for _, t := range s.targets {
-		conn, err := net.DialTimeout(t.network, t.address, syslogTimeout)
+		conn, err := net.DialTimeout(t.network, t.address, s.timeout)
 		if err != nil {
 			// EPROTOTYPE only says that the socket is of the other kind.
 			if !errors.Is(err, syscall.EPROTOTYPE) {
@@ -229,7 +230,7 @@ func (s *syslogSink) writeStream(b *batch) error {
 				s.ends = append(s.ends, len(s.buf))
 			}
 		}
-		if err := s.conn.SetWriteDeadline(time.Now().Add(syslogTimeout)); err != nil {
+		if err := s.conn.SetWriteDeadline(time.Now().Add(s.timeout)); err != nil {
 			return fmt.Errorf("write: %w", err)
 		}
 		n, err := s.conn.Write(s.buf[s.sent:])
@@ -248,7 +249,7 @@ func (s *syslogSink) writeStream(b *batch) error {
 func (s *syslogSink) writeDatagrams(b *batch) error {
 	for first := s.next; s.next < b.records(); s.next++ {
 		if (s.next-first)%64 == 0 { // the deadline is for 64 messages, because setting it costs
-			if err := s.conn.SetWriteDeadline(time.Now().Add(syslogTimeout)); err != nil {
+			if err := s.conn.SetWriteDeadline(time.Now().Add(s.timeout)); err != nil {
 				return fmt.Errorf("write: %w", err)
 			}
 		}

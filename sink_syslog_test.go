@@ -324,6 +324,7 @@ func (r *rsyslog) queue(scheme string, opt sinkOptions, log *sinkLog) *sinkQueue
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	s.timeout = time.Second
 	opt.log = log
 	return newSinkQueue(s, opt)
 }
@@ -491,7 +492,7 @@ func TestSyslogDaemonStopped(t *testing.T) {
 			defer cancel()
 			start := time.Now()
 			if err := q.drain(ctx); err == nil {
-				t.Error("no error")
+				t.Errorf("no error; said %q", log.said())
 			}
 			if took := time.Since(start); took > 5*time.Second {
 				t.Errorf("drain took %v", took)
