@@ -26,7 +26,7 @@ const (
 	sinkMinRetry = 100 * time.Millisecond
 	sinkMaxRetry = 10 * time.Second
 	sinkSayEvery = 10 * time.Second // shortest time between two overflow warnings of one sink
-	sinkGrace    = time.Second      // for a sink's goroutine to return once it was interrupted
+	sinkGrace    = 2 * time.Second  // for a sink's goroutine to return once it was interrupted
 	sinkGroup    = 4 << 20          // most bytes handed to a groupSink at once (or one batch)
 )
 
@@ -89,6 +89,17 @@ func (b *batch) lineAt(off int) int {
 		}
 	}
 	return lo
+}
+
+// lineTime returns the record's tstamp, which is its first field, or the zero time where
+// there is none: {"tstamp":"2026-03-04T05:06:07.123456789Z",…
+func lineTime(line []byte) time.Time {
+	const head, length = `{"tstamp":"`, len("2006-01-02T15:04:05.000000000Z")
+	var t time.Time
+	if len(line) < len(head)+length || string(line[:len(head)]) != head || t.UnmarshalText(line[len(head):][:length]) != nil {
+		return time.Time{}
+	}
+	return t
 }
 
 // appendBatch copies the records of src behind those of b.
@@ -621,7 +632,7 @@ func (q *sinkQueue) insist(try func() error) error {
 // with exponential back-off and jitter, and says when it works again. drain and reopen
 // cut the wait short.
 func (q *sinkQueue) insistAfter(err error, try func() error) error {
-	since := time.Now()
+	since, cause := time.Now(), err
 	for attempt := 0; ; attempt++ {
 		q.mu.Lock()
 		q.st.errors++
@@ -629,6 +640,9 @@ func (q *sinkQueue) insistAfter(err error, try func() error) error {
 		q.st.failing = true
 		over := q.aborted
 		q.mu.Unlock()
+		if !over {
+			cause = err // not what only says that it was interrupted
+		}
 		var fatal sinkFatal
 		switch {
 		case errors.Is(err, errSinkClosed):
@@ -637,7 +651,7 @@ func (q *sinkQueue) insistAfter(err error, try func() error) error {
 			q.opt.log.errorf("sink %s: %v", q.sink.name(), err)
 			return err
 		case over:
-			return fmt.Errorf("sink %s: %w", q.sink.name(), err)
+			return fmt.Errorf("sink %s: %w", q.sink.name(), cause)
 		case first:
 			q.opt.log.errorf("sink %s: %v; trying again until it works", q.sink.name(), err)
 		default:
@@ -648,7 +662,7 @@ func (q *sinkQueue) insistAfter(err error, try func() error) error {
 		case <-wait.C:
 		case <-q.stop:
 			wait.Stop()
-			return fmt.Errorf("sink %s: %w", q.sink.name(), err)
+			return fmt.Errorf("sink %s: %w", q.sink.name(), cause)
 		case <-q.nudge:
 			wait.Stop()
 			attempt = -1
