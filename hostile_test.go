@@ -342,6 +342,8 @@ func FuzzPipeline(f *testing.F) {
 		f.Add(data, uint8(way), link, n)
 		n++
 	})
+	f.Add(pcapLE(clockTricks(5, sampleTraffic(6, 30))), uint8(asFile), uint8(0), uint8(2))
+	f.Add(pcapLE(bigAnswers(1, 3, 9)), uint8(asFile), uint8(0), uint8(16))
 	f.Fuzz(func(t *testing.T, data []byte, way, link, mode uint8) {
 		if len(data) > 1<<17 {
 			return

@@ -147,6 +147,7 @@ func (o *output) advance(i int) {
 			l.done = true
 			o.acct.stage(l.w.id, &l.p.stat)
 		}
+		l.p.reset()
 		l.w.free <- l.p
 		l.p = nil
 	}

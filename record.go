@@ -622,6 +622,9 @@ func (e *encoder) appendSection(b []byte, m *message, section uint8) []byte {
 			b = append(b, ',')
 		}
 		first = false
+		if len(b) > partKeep && cap(b)-len(b) < partKeep/16 {
+			b = slices.Grow(b, cap(b)) // a huge line: append's own steps would copy it five times
+		}
 		b = append(b, `{"name":"`...)
 		b = e.appendEscapedOwner(b, m, r)
 		b = append(b, `","type":"`...)

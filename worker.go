@@ -21,7 +21,7 @@ const (
 	// partCount and partSize bound a worker's output in flight: together they hold a little more than the lines of
 	// one chunk for the default of eight workers.
 	partCount = 4
-	partSize  = 32 << 10
+	partSize  = 64 << 10
 	// partKeep is the capacity above which a part's buffer (one huge line) is not kept for reuse.
 	partKeep = 1 << 20
 )
@@ -37,13 +37,13 @@ type part struct {
 	stat  workerCounters
 }
 
+// huge says whether one line has grown a buffer that is not worth keeping.
+func (p *part) huge() bool { return cap(p.json) > partKeep || cap(p.msgp) > partKeep }
+
 // reset empties a part, and lets go of a buffer that one huge line has grown.
 func (p *part) reset() {
-	if cap(p.json) > partKeep {
-		p.json = nil
-	}
-	if cap(p.msgp) > partKeep {
-		p.msgp = nil
+	if p.huge() {
+		p.json, p.msgp = nil, nil
 	}
 	p.json, p.ends, p.msgp, p.mends = p.json[:0], p.ends[:0], p.msgp[:0], p.mends[:0]
 	p.tags, p.last = p.tags[:0], false
@@ -169,25 +169,21 @@ func keyHash(flowHash uint64, id uint16, kind uint8) uint64 {
 	return mix(flowHash^uint64(id), 0x9e3779b97f4a7c15^uint64(kind))
 }
 
-// send gives the current part to the output goroutine and takes an empty one. After a part that one huge record has
-// grown it waits until that part comes back, so that a worker holds one such buffer, not partCount.
+// send gives the current part to the output goroutine and takes an empty one. After one that a huge line has grown it
+// waits until all parts are back, so that each worker has at most one such line in memory.
 func (w *worker) send() {
-	p := w.cur
-	huge := cap(p.json) > partKeep || cap(p.msgp) > partKeep
-	w.out <- p
+	huge := w.cur.huge()
+	w.out <- w.cur
 	w.cur = <-w.free
 	if huge {
-		var others [partCount]*part
-		n := 0
-		for ; w.cur != p; n++ {
-			others[n] = w.cur
-			w.cur = <-w.free
+		var parts [partCount - 1]*part
+		for i := range parts {
+			parts[i] = <-w.free
 		}
-		for _, o := range others[:n] {
-			w.free <- o
+		for _, p := range parts {
+			w.free <- p
 		}
 	}
-	w.cur.reset()
 }
 
 // closeTag ends the run of lines of the current tag.
