@@ -28,7 +28,7 @@ const (
 // What memoryBound adds up, in bytes: README's section on sizing says the same.
 const (
 	memoryFixed     = 200 << 20 // program, chunks, fragments, TCP, waiting responses, idle batches
-	memoryPerWorker = 8 << 20   // partCount parts in both forms, each up to partKeep
+	memoryPerWorker = 16 << 20  // partCount parts in both forms, each up to partKeep, and one record of 64 KB in -layout lookup
 	memoryPerSink   = 2 * sinkQueueBytes
 	memoryPerLookup = 600 // a lookup whose name needs an overflow slot, its queue entries and bucket, its share of answered sets
 )
