@@ -15,6 +15,17 @@ FUZZPROCS ?= 2
 # Where make bench puts the captures it generates, about 300 MB.
 BENCHDIR ?= build/bench
 
+# Where make install puts things; DESTDIR is put in front of each.
+PREFIX   ?= /usr/local
+BINDIR   ?= $(PREFIX)/bin
+CONFDIR  ?= /etc/gopassivedns
+UNITDIR  ?= $(PREFIX)/lib/systemd/system
+
+# ntop's libpfring, where it is installed, goes into the binary.
+PFRING_PROGRAM := \#include <pfring.h>\nint main(void) { return pfring_open("", 0, 0) != 0; }\n
+TAGS     := $(shell printf '$(PFRING_PROGRAM)' | $$(go env CC) $(CGO_CFLAGS) -x c -o /dev/null - $(CGO_LDFLAGS) -lpfring -lpcap >/dev/null 2>&1 && echo pfring)
+STUB     := build/pfring-stub
+
 STATICCHECK := go run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 export CGO_ENABLED = 1
@@ -22,7 +33,7 @@ export GOFLAGS += -buildvcs=false
 
 .PHONY: build
 build: deps ## build ./gopassivedns
-	go build -trimpath -ldflags '-X main.version=$(VERSION)' -o $(BIN) .
+	go build -trimpath $(if $(TAGS),-tags $(TAGS)) -ldflags '-X main.version=$(VERSION)' -o $(BIN) .
 
 .PHONY: help
 help: ## list the targets
@@ -40,6 +51,34 @@ test: deps ## vet and test; RACE=1 with the race detector, RUN=regexp only some
 .PHONY: race
 race: ## test with the race detector
 	$(MAKE) test RACE=1
+
+.PHONY: integration
+integration: build ## long tests of live capture, as root: real servers under load, rates beside tcpdump's, memory
+	@sh .ci/deps.sh ip:iproute2 tcpdump:tcpdump tcpreplay:tcpreplay dnsperf:dnsperf nsd:nsd unbound:unbound
+	go test -tags integration -run '$(or $(RUN),Integration)' -v -timeout 60m .
+
+.PHONY: pfring
+pfring: deps ## compile, vet and link with PF_RING's tag, against a stand-in for its library
+	@mkdir -p $(STUB)
+	$$(go env CC) -Wall -Wextra -Werror -Itestdata/pfring-stub -c -o $(STUB)/pfring.o testdata/pfring-stub/pfring.c
+	ar rcs $(STUB)/libpfring.a $(STUB)/pfring.o
+	CGO_CFLAGS="-I$(CURDIR)/testdata/pfring-stub" CGO_LDFLAGS="-L$(CURDIR)/$(STUB)" go vet -tags pfring .
+	CGO_CFLAGS="-I$(CURDIR)/testdata/pfring-stub" CGO_LDFLAGS="-L$(CURDIR)/$(STUB)" go build -trimpath -tags pfring -o $(BIN)-pfring .
+
+.PHONY: install
+install: ## install the binary, its systemd unit and, unless there is one, its env file; PREFIX, DESTDIR
+	@test -x $(BIN) || { echo "run make first, as yourself: make install only copies" >&2; exit 1; }
+	install -D -m 755 $(BIN) '$(DESTDIR)$(BINDIR)/$(BIN)'
+	install -d '$(DESTDIR)$(UNITDIR)' '$(DESTDIR)$(CONFDIR)'
+	sed 's|/usr/local/bin/|$(BINDIR)/|; s|/etc/gopassivedns/|$(CONFDIR)/|' packaging/systemd/gopassivedns.service >'$(DESTDIR)$(UNITDIR)/gopassivedns.service'
+	chmod 644 '$(DESTDIR)$(UNITDIR)/gopassivedns.service'
+	test -e '$(DESTDIR)$(CONFDIR)/gopassivedns.env' || install -m 644 packaging/systemd/gopassivedns.env '$(DESTDIR)$(CONFDIR)/gopassivedns.env'
+
+.PHONY: uninstall
+uninstall: ## remove what make install installed, but for an env file that was changed
+	rm -f '$(DESTDIR)$(BINDIR)/$(BIN)' '$(DESTDIR)$(UNITDIR)/gopassivedns.service'
+	if cmp -s packaging/systemd/gopassivedns.env '$(DESTDIR)$(CONFDIR)/gopassivedns.env'; then rm '$(DESTDIR)$(CONFDIR)/gopassivedns.env'; fi
+	if [ -d '$(DESTDIR)$(CONFDIR)' ]; then rmdir --ignore-fail-on-non-empty '$(DESTDIR)$(CONFDIR)'; fi
 
 .PHONY: lint
 lint: deps ## gofmt, vet, staticcheck

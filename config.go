@@ -32,9 +32,18 @@ import (
 // config is what the user asked for, checked and complete. It is written by parseConfig alone and only read
 // afterwards, so goroutines may share it.
 type config struct {
-	pcap   string // capture file to read
-	bpf    string // filter expression
-	bpfSet bool   // the user gave bpf: it is libpcap's to compile, not the built-in default
+	pcap   string   // capture file to read
+	devs   []string // devices to capture from; exactly one of pcap and devs is given
+	bpf    string   // filter expression
+	bpfSet bool     // the user gave bpf: it is libpcap's to compile, not the built-in default
+
+	snaplen           int  // bytes of a packet that a device delivers
+	bufferMB          int  // kernel ring of each device
+	promisc           bool // promiscuous mode, of devices other than any
+	pfring            bool // PF_RING instead of libpcap
+	pfringCluster     int  // PF_RING cluster id, 0 for none
+	exitOnDeviceError bool
+	user              string // to become once the devices are open, "" for staying
 
 	gcAge      time.Duration // positive: how long a lookup waits for its other leg, in packet time
 	gcInterval time.Duration // positive: how often what has waited too long is looked for
@@ -87,6 +96,8 @@ const (
 
 const (
 	maxProcs     = 1024
+	maxDevices   = 64      // of -dev; each has its own kernel buffer
+	anyDevice    = "any"   // libpcap's name of all devices together
 	maxNameLen   = 255     // bytes of -name, so that a record's fixed part stays small
 	maxEnvFile   = 1 << 16 // bytes of an env file
 	maxEnvGrowth = 1 << 26 // bytes that an env file may grow to when its variables are expanded
@@ -127,6 +138,7 @@ type option struct {
 // The groups of the help, in the order of the table's rows.
 const (
 	groupInput    = "Input"
+	groupLive     = "Live capture"
 	groupMatching = "Matching"
 	groupRecords  = "Records"
 	groupOutput   = "Output"
@@ -145,6 +157,31 @@ func optionTable() []option {
 		{flag: "bpf", env: "PDNS_BPF", arg: "EXPR", def: "port 53", group: groupInput,
 			meaning: "packets to look at; the default also takes VLAN-tagged DNS and its IP fragments, an expression given here means what it means to tcpdump",
 			set:     setString(func(c *config) *string { return &c.bpf })},
+
+		{flag: "dev", env: "PDNS_DEV", arg: "DEVICE,…", group: groupLive,
+			meaning: "network devices to capture from, separated by commas; any is all of them",
+			set:     setDevices},
+		{flag: "snaplen", env: "PDNS_SNAPLEN", arg: "BYTES", def: "65535", group: groupLive,
+			meaning: "bytes of each packet that are captured",
+			set:     setInt(func(c *config) *int { return &c.snaplen }, 96, 262_144)},
+		{flag: "buffer_size", env: "PDNS_BUFFER_SIZE", arg: "MB", def: "64", group: groupLive,
+			meaning: "kernel buffer of each device in MB; it bridges the time in which the program can't keep up",
+			set:     setInt(func(c *config) *int { return &c.bufferMB }, 1, 2047)},
+		{flag: "promisc", env: "PDNS_PROMISC", def: "true", group: groupLive,
+			meaning: "also see packets for other hosts (promiscuous mode); any never does",
+			set:     setBool(func(c *config) *bool { return &c.promisc })},
+		{flag: "exit_on_device_error", env: "PDNS_EXIT_ON_DEVICE_ERROR", def: "false", group: groupLive,
+			meaning: "exit with 1 when a device vanishes or goes down, instead of waiting for it to come back",
+			set:     setBool(func(c *config) *bool { return &c.exitOnDeviceError })},
+		{flag: "user", env: "PDNS_USER", arg: "NAME", group: groupLive,
+			meaning: "user to become, with its groups, once the devices are open; for a start as root",
+			set:     setString(func(c *config) *string { return &c.user })},
+		{flag: "pfring", env: "PDNS_PFRING", def: "false", group: groupLive,
+			meaning: "capture with PF_RING; for a binary built with -tags pfring",
+			set:     setBool(func(c *config) *bool { return &c.pfring })},
+		{flag: "pfring_cluster", env: "PDNS_PFRING_CLUSTER", arg: "N", def: "0", group: groupLive,
+			meaning: "PF_RING cluster to join, whose members share the flows among them; 0: none",
+			set:     setInt(func(c *config) *int { return &c.pfringCluster }, 0, 255)},
 
 		{flag: "gc_age", env: "PDNS_GC_AGE", arg: "DURATION", def: "-1m", group: groupMatching,
 			meaning: "how long a query waits for its response, in packet time, before it counts as unanswered; 1m and -1m mean the same",
@@ -265,6 +302,31 @@ func setDuration(field func(*config) *time.Duration) func(*config, string) strin
 		*field(c) = max(d, -d)
 		return ""
 	}
+}
+
+// setDevices stores a list of device names. A name given twice would be captured twice.
+func setDevices(c *config, value string) string {
+	c.devs = nil
+	if value == "" {
+		return ""
+	}
+	for name := range strings.SplitSeq(value, ",") {
+		name = strings.TrimSpace(name)
+		if name == "" || strings.ContainsFunc(name, unicode.IsSpace) || len(name) > maxNameLen {
+			return "names of devices, separated by commas"
+		}
+		if slices.Contains(c.devs, name) {
+			return "each device once"
+		}
+		c.devs = append(c.devs, name)
+	}
+	if len(c.devs) > maxDevices {
+		return fmt.Sprintf("at most %d devices", maxDevices)
+	}
+	if len(c.devs) > 1 && slices.Contains(c.devs, anyDevice) {
+		return "any alone, since it includes the others"
+	}
+	return ""
 }
 
 // setStatusInterval takes a duration, or a number of seconds.
@@ -452,8 +514,13 @@ func parseConfig(args []string, lookupEnv func(string) (string, bool)) (*config,
 			c.bpfSet = given
 		}
 	}
-	if c.pcap == "" {
-		return nil, &usageError{msg: "no input named", hint: "use -pcap FILE (or PDNS_PCAP_FILE)"}
+	switch {
+	case c.pcap == "" && len(c.devs) == 0:
+		return nil, &usageError{msg: "no input named", hint: "use -dev DEVICE (or PDNS_DEV) or -pcap FILE (or PDNS_PCAP_FILE)"}
+	case c.pcap != "" && len(c.devs) > 0:
+		return nil, &usageError{msg: "both a device and a file are named as input", hint: "use either -dev (PDNS_DEV) or -pcap (PDNS_PCAP_FILE)"}
+	case c.pcap != "" && c.pfring:
+		return nil, &usageError{msg: "-pfring does not read files", hint: "use it with -dev DEVICE"}
 	}
 	return c, nil
 }
@@ -687,8 +754,10 @@ func clip(s string) string {
 // writeHelp writes the help: every option by group, then where values come from and the exit codes.
 func writeHelp(w io.Writer) {
 	var b strings.Builder
-	b.WriteString("usage: gopassivedns -pcap FILE [flags]\n\n" +
-		"Matches the DNS queries and responses of a packet capture and writes JSON records.\n")
+	b.WriteString("usage: gopassivedns -dev DEVICE [flags]\n" +
+		"       gopassivedns -pcap FILE [flags]\n\n" +
+		"Matches the DNS queries and responses on a network device or in a packet capture and\n" +
+		"writes JSON records.\n")
 	group := ""
 	for _, o := range optionTable() {
 		if o.group != group {

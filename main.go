@@ -92,8 +92,14 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	life := watchSignals(ctx, stop)
 	defer life.release()
 
+	live := len(cfg.devs) > 0
+	if live && cfg.pfring {
+		if err := pfringMissing(); err != nil {
+			return failWith(err, log, stderr)
+		}
+	}
 	var filter frameFilter
-	if cfg.bpfSet {
+	if cfg.bpfSet && !live {
 		filter, err = compileFilter(cfg.bpf)
 		if err != nil {
 			var ue *usageError
@@ -104,10 +110,12 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		}
 	}
 
-	captures, err := captureNames(cfg.pcap)
-	if err != nil {
-		log.errorf("%v", err)
-		return exitFailure
+	var captures []string
+	if !live {
+		if captures, err = captureNames(cfg.pcap); err != nil {
+			log.errorf("%v", err)
+			return exitFailure
+		}
 	}
 	mon, err := openMonitors(cfg)
 	if err != nil {
@@ -116,10 +124,21 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	}
 	defer mon.close()
 
-	queues, err := openSinks(cfg, stdout, log, true)
+	queues, err := openSinks(cfg, stdout, log, !live)
 	if err != nil {
 		log.errorf("%v", err)
 		return exitFailure
+	}
+	var capture *liveCapture
+	if live {
+		capture, err = startLive(cfg, stop, log)
+		if err != nil {
+			drainAll(context.Background(), queues)
+			return failWith(err, log, stderr)
+		}
+	}
+	if live || cfg.logFile != "" {
+		defer reopenOnHangup(queues)()
 	}
 	for _, q := range queues {
 		defer q.limit(life.drainCtx)()
@@ -127,20 +146,25 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	}
 	log.debugf("gopassivedns %s: %d workers on %d cores, filter %q, %d sinks, %d captures", version, cfg.numProcs, runtime.GOMAXPROCS(0), cfg.bpf, len(queues), len(captures))
 	p := newPipeline(cfg, queues, false, stop)
-	p.feeder.filter = filter
-	mon.watch(p.acct, log.block, 0)
-
-	err = readCaptures(p.feeder, captures, stdin, log)
+	if live {
+		mon.watch(p.acct, log.block, liveSilence)
+		notifyReady()
+		go keepWatchdog(p.acct.progress, life.end)
+		err = capture.run(p.feeder)
+		notifyStopping()
+	} else {
+		p.feeder.filter = filter
+		mon.watch(p.acct, log.block, 0)
+		err = readCaptures(p.feeder, captures, stdin, log)
+	}
 	p.finish()
 	failed := err != nil && !errors.Is(err, errStopped)
 	if failed {
 		log.errorf("%v", err)
 	}
 
-	for _, q := range queues {
-		if err := q.drain(life.drainCtx); err != nil {
-			failed = true
-		}
+	if !drainAll(life.drainCtx, queues) {
+		failed = true
 	}
 	p.acct.snapshot().summary(stderr)
 	if failed {
@@ -151,6 +175,80 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 
 // drainTimeout is how long sinks may take to deliver what they hold once the program was told to stop.
 const drainTimeout = 10 * time.Second
+
+// drainAll ends the sinks and says whether all was delivered.
+func drainAll(ctx context.Context, queues []*sinkQueue) bool {
+	ok := true
+	for _, q := range queues {
+		if err := q.drain(ctx); err != nil {
+			ok = false
+		}
+	}
+	return ok
+}
+
+// startLive opens the devices, and then gives up root where -user says so. The log file is open already.
+func startLive(cfg *config, stop <-chan struct{}, log logger) (*liveCapture, error) {
+	var account *userAccount
+	if cfg.user != "" {
+		var err error
+		if account, err = lookupUser(cfg.user); err != nil {
+			return nil, err
+		}
+	} else if os.Geteuid() == 0 {
+		log.warnf("running as root: -user NAME gives that up once the devices are open")
+	}
+	l, err := openLive(cfg.devs, liveOptionsOf(cfg), cfg.exitOnDeviceError, stop, log)
+	if err != nil || account == nil {
+		return l, err
+	}
+	if err := account.becomeWithLog(l.opener, cfg.logFile); err != nil {
+		l.close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// failWith prints an error that may have a hint, and returns the exit code for it.
+func failWith(err error, log *userLog, stderr io.Writer) int {
+	var ue *usageError
+	if errors.As(err, &ue) {
+		ue.print(stderr)
+		return exitUsage
+	}
+	var de *deviceError
+	if errors.As(err, &de) {
+		(&usageError{de.msg, de.hint}).print(stderr)
+		if de.filter {
+			return exitUsage
+		}
+		return exitFailure
+	}
+	log.errorf("%v", err)
+	return exitFailure
+}
+
+// reopenOnHangup makes SIGHUP reopen the sinks; the function returned ends that.
+func reopenOnHangup(queues []*sinkQueue) func() {
+	sig, end := make(chan os.Signal, 1), make(chan struct{})
+	signal.Notify(sig, syscall.SIGHUP)
+	go func() {
+		for {
+			select {
+			case <-sig:
+				for _, q := range queues {
+					q.reopen()
+				}
+			case <-end:
+				return
+			}
+		}
+	}()
+	return func() {
+		signal.Stop(sig)
+		close(end)
+	}
+}
 
 // startProfile begins a CPU profile; the function returned ends it.
 func startProfile(name string) (func(), error) {

@@ -137,6 +137,13 @@ func (a *account) end(out outputCounters) {
 	a.mu.Unlock()
 }
 
+// progress returns a number that changes with every chunk that has gone through the pipeline.
+func (a *account) progress() uint64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.chunks
+}
+
 // snapshot returns the account as it stands. It belongs to the caller.
 func (a *account) snapshot() *snapshot {
 	s := new(snapshot)
@@ -286,6 +293,8 @@ func makeCounterTable() []counter {
 	odd("kernel_dropped", "kernel_dropped_packets_total", "Packets that the kernel dropped because its buffer was full.", func(s *snapshot) uint64 { return s.capture.kernel.dropped })
 	odd("interface_dropped", "interface_dropped_packets_total", "Packets that the network interface or its driver dropped.", func(s *snapshot) uint64 { return s.capture.kernel.ifDropped })
 
+	odd("device_errors", "device_errors_total", "Failures of network devices: each that ended a capture, and each attempt to open the device again.", func(s *snapshot) uint64 { return s.capture.deviceErrors })
+
 	count("fragments", "", "IP fragments taken.", func(s *snapshot) uint64 { return s.capture.frag.fragments })
 	count("fragments_used", "used_fragments_total", "IP fragments that went into a whole datagram.", func(s *snapshot) uint64 { return s.capture.frag.used })
 	family("fragments_", "lost_fragments_total", "reason", "IP fragments dropped, by reason.", true,
@@ -389,6 +398,9 @@ func (s *snapshot) summary(w io.Writer) {
 	c, t := &s.capture, &s.work
 	fmt.Fprintf(w, "%d packets read, %d DNS messages (%d UDP, %d TCP), %d lookups, %d records\n",
 		c.frames, t.udpMessages+t.tcpMessages, t.udpMessages, t.tcpMessages, t.matched+t.unanswered+t.unsolicited, t.records)
+	if k := c.kernel; k.received > 0 {
+		fmt.Fprintf(w, "kernel: %d packets passed the filter, %d dropped, %d dropped by the interface\n", k.received, k.dropped, k.ifDropped)
+	}
 	list(w, "lookups", func(item func(string, uint64)) {
 		for s := 1; s < statusCount; s++ {
 			item(statusNames[s], t.status[s])
@@ -443,7 +455,7 @@ func (s *snapshot) report(w io.Writer) {
 		row(counterTable[i].name, counterTable[i].get(s))
 	}
 	for _, q := range s.sinks {
-		q.each(func(name string, n uint64, _ bool) { row("sink "+q.name+" "+name, n) })
+		q.each(func(name string, n uint64, _ bool) { row("sink_"+statsdName(q.name)+"_"+name, n) })
 	}
 	tw.Flush()
 	eqs := s.equations()
@@ -503,7 +515,7 @@ func openMonitors(cfg *config) (*monitors, error) {
 	return m, nil
 }
 
-// watch begins to read a. say gets the text that SIGUSR1 asks for. silence is as for serveMetrics.
+// watch begins to read a. say gets the text that SIGUSR1 asks for. silence is as for metricsHandler.
 func (m *monitors) watch(a *account, say func(text []byte), silence time.Duration) {
 	m.wg.Go(func() {
 		for {
