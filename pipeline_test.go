@@ -459,7 +459,9 @@ func TestExpansionIsBounded(t *testing.T) {
 		if code != exitOK || count < 100<<20 {
 			t.Errorf("%s: exit code %d, %d bytes", layout, code, count)
 		}
-		if limit := int64(300); grown > limit {
+		// A worker holds one line of 11 MB at most, and as much again while it grows; the collector lets garbage
+		// be twice of that.
+		if limit := int64(600); grown > limit {
 			t.Errorf("%s: memory grew by %d MB, want at most %d", layout, grown, limit)
 		}
 	}
