@@ -50,7 +50,7 @@ type pipelineRun struct {
 func throughPipeline(t testing.TB, cfg config, file []byte) pipelineRun {
 	t.Helper()
 	s := newFakeSink()
-	q := newSinkQueue(s, sinkOptions{queueBytes: sinkQueueBytes, block: true, log: &sinkLog{}})
+	q := newSinkQueue(s, sinkOptions{queueBytes: blockQueueMB << 20, block: true, log: &sinkLog{}})
 	p := newPipeline(&cfg, []*sinkQueue{q}, false, nil)
 	err := readCapture(p.feeder, "x", bytes.NewReader(file), nil)
 	p.finish()
@@ -459,7 +459,9 @@ func TestExpansionIsBounded(t *testing.T) {
 		if code != exitOK || count < 100<<20 {
 			t.Errorf("%s: exit code %d, %d bytes", layout, code, count)
 		}
-		if limit := int64(300); grown > limit {
+		// A worker holds one line of 11 MB at most, and as much again while it grows; the collector lets garbage
+		// be twice of that.
+		if limit := int64(600); grown > limit {
 			t.Errorf("%s: memory grew by %d MB, want at most %d", layout, grown, limit)
 		}
 	}
