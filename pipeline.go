@@ -29,13 +29,17 @@ const (
 const (
 	memoryFixed     = 200 << 20 // program, chunks, fragments, TCP, waiting responses, idle batches
 	memoryPerWorker = 16 << 20  // partCount parts in both forms, each up to partKeep, and one record of 64 KB in -layout lookup
-	memoryPerSink   = 2 * sinkQueueBytes
-	memoryPerLookup = 600 // a lookup whose name needs an overflow slot, its queue entries and bucket, its share of answered sets
+	memoryPerSink   = 8 << 20   // what it has in hand, beside twice its queue
+	memoryPerLookup = 600       // a lookup whose name needs an overflow slot, its queue entries and bucket, its share of answered sets
 )
 
-// memoryBound is the most memory that cfg and the bounds of all tables allow, with every table full at once.
-func memoryBound(cfg *config, sinks int) int64 {
-	return memoryFixed + int64(cfg.numProcs)*memoryPerWorker + int64(sinks)*memoryPerSink + int64(cfg.maxPending)*memoryPerLookup
+// memoryBound is the most memory that cfg and the bounds of all tables and queues allow, with all of them full at once.
+func memoryBound(cfg *config, queues []*sinkQueue) int64 {
+	bound := memoryFixed + int64(cfg.numProcs)*memoryPerWorker + int64(cfg.maxPending)*memoryPerLookup
+	for _, q := range queues {
+		bound += memoryPerSink + 2*int64(q.opt.queueBytes)
+	}
+	return bound
 }
 
 // newPipeline starts the workers and the output goroutine, which gives the lines to queues.
@@ -73,7 +77,7 @@ func newPipeline(cfg *config, queues []*sinkQueue, wantMsgpack bool, stop <-chan
 		f.free <- &chunk{slab: make([]byte, slabSize), views: make([][]view, n)}
 	}
 	f.cur = f.take()
-	out := &output{order: f.order, workers: f.workers, free: f.free, queues: queues, pool: newBatchPool(sinkQueueBytes/batchTarget + 2), msgpack: wantMsgpack, acct: p.acct}
+	out := &output{order: f.order, workers: f.workers, free: f.free, queues: queues, pool: newBatchPool(blockQueueMB<<20/batchTarget + 2), msgpack: wantMsgpack, acct: p.acct}
 	if cfg.statusInterval > 0 {
 		out.status = newStatusWriter(cfg.name, version)
 	}

@@ -28,7 +28,7 @@ import (
 
 // The memory bound, as pipeline.go adds it up for the default flags: 8 workers, 1 output, a million lookups.
 const (
-	fixedMB      = 200 + 8*16 + 16
+	fixedMB      = 200 + 8*16 + 8 + 2*8
 	longBytes    = 600.0 // of a lookup with a long name
 	shortBytes   = 300.0
 	maxPending   = 1_000_000
