@@ -36,7 +36,7 @@ const (
 const (
 	// slabSize is the bytes of a chunk. 256 KiB to 4 MiB measured alike; 1 MiB keeps the hand-over under 1 % of the
 	// work and eight chunks small beside the rest of the process.
-	slabSize = 256 << 10
+	slabSize = 512 << 10
 	// maxFrame is the longest captured frame that is believed, as in libpcap (MAXIMUM_SNAPLEN).
 	maxFrame = 262144
 	// chunkCount bounds the chunks in existence: one being filled, some in the workers, one in the output.
@@ -113,7 +113,7 @@ type captureCounters struct {
 	tunnelled   uint64 // segments found inside an encapsulation
 	reassembled uint64 // segments out of IP fragments
 	firstTs     int64  // capture time of the first frame or tick, ns
-	lastTs      int64  // newest capture time, ns
+	lastTs      int64  // capture time of the last frame or tick, ns
 	kernel      kernelCounters
 	// deviceErrors counts the failures of live devices: each that ended a capture, and each attempt to open one again.
 	deviceErrors uint64

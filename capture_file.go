@@ -40,6 +40,7 @@ type captureReader struct {
 	ifs     []captureInterface // pcapng: of the current section
 	skip    int64              // bytes of a block that nobody needs
 	skipOff int64              // where that block begins
+	tail    uint32             // its length, which stands at its end again; 0 outside of such a block
 	off     int64              // bytes consumed so far, for error messages
 	oddLink func(lt uint32)    // told of a pcapng interface whose link type nobody decodes
 }
@@ -142,6 +143,18 @@ func (r *captureReader) walk(f *feeder, b []byte, base int) (n int, err error) {
 			r.off += int64(n)
 			return n, nil
 		}
+	}
+	if r.tail != 0 {
+		if len(b)-n < 4 {
+			r.off += int64(n)
+			return n, nil
+		}
+		if r.order.Uint32(b[n:]) != r.tail {
+			r.off = r.skipOff
+			return n, r.errorf("corrupt block: its two lengths differ")
+		}
+		r.tail = 0
+		n += 4
 	}
 	if r.ng {
 		n, err = r.walkNG(f, b, n, base)
@@ -250,9 +263,11 @@ func (r *captureReader) walkNG(f *feeder, b []byte, n, base int) (int, error) {
 				}
 				break
 			}
-			r.skip, r.skipOff = int64(end-len(b)), r.off+int64(n)
-			r.off += int64(len(b))
-			return len(b), nil
+			// Up to its second length, which is looked at when it comes.
+			at := min(len(b), end-4)
+			r.skip, r.skipOff, r.tail = int64(end-4-at), r.off+int64(n), size
+			r.off += int64(at)
+			return at, nil
 		}
 		if r.order.Uint32(b[end-4:]) != size {
 			return fail(n, "corrupt block: its two lengths differ")
@@ -429,10 +444,10 @@ func readCapture(f *feeder, name string, src byteSource, oddLink func(uint32)) e
 			if readErr != io.EOF {
 				return fmt.Errorf("read capture %q: %w", name, readErr)
 			}
-			if r.skip > 0 {
+			if r.tail != 0 {
 				r.off = r.skipOff
 			}
-			if pos < n || r.skip > 0 {
+			if pos < n || r.tail != 0 {
 				return r.errorf("truncated: the file ends inside a record that begins")
 			}
 			return nil
@@ -551,12 +566,12 @@ func openCapture(name string, stdin io.Reader, stop <-chan struct{}) (byteSource
 	if fi.IsDir() {
 		return nil, nil, fmt.Errorf("open capture %q: is a directory", name)
 	}
+	if !fi.Mode().IsRegular() {
+		return newPipeReader(func() (io.Reader, func() error, error) { return openPipe(name) }, stop), func() {}, nil
+	}
 	h, err := os.Open(name)
 	if err != nil {
 		return nil, nil, fmt.Errorf("open capture %q: %w", name, pathReason(err))
-	}
-	if !fi.Mode().IsRegular() {
-		return newPipeReader(func() (io.Reader, func() error, error) { return sniffReader(h, nil) }, stop), func() { h.Close() }, nil
 	}
 	var magic [sniffLen]byte
 	n, _ := h.ReadAt(magic[:], 0) // a file that can't be read says so when it is
@@ -564,6 +579,20 @@ func openCapture(name string, stdin io.Reader, stop <-chan struct{}) (byteSource
 		return h, func() { h.Close() }, nil
 	}
 	return newPipeReader(func() (io.Reader, func() error, error) { return sniffReader(h, nil) }, stop), func() { h.Close() }, nil
+}
+
+// openPipe opens what is no regular file, which may wait for a writer.
+func openPipe(name string) (io.Reader, func() error, error) {
+	h, err := os.Open(name)
+	if err != nil {
+		return nil, nil, pathReason(err)
+	}
+	r, done, err := sniffReader(h, nil)
+	if err != nil {
+		h.Close()
+		return nil, nil, err
+	}
+	return r, func() error { return errors.Join(done(), h.Close()) }, nil
 }
 
 // pathReason strips the path that os put in front of the reason, since the caller names it.
@@ -670,7 +699,11 @@ func readOne(f *feeder, name string, stdin io.Reader, log logger) error {
 		return err
 	}
 	defer done()
-	return readCapture(f, name, src, func(lt uint32) {
+	log.debugf("reading capture %q", name)
+	before := f.count
+	err = readCapture(f, name, src, func(lt uint32) {
 		log.warnf("read capture %q: packets of link type %s are not decoded", name, linkName(lt))
 	})
+	log.debugf("capture %q: %d packets of %d bytes read", name, f.count.frames-before.frames, f.count.frameBytes-before.frameBytes)
+	return err
 }

@@ -152,7 +152,7 @@ const (
 func optionTable() []option {
 	return []option{
 		{flag: "pcap", env: "PDNS_PCAP_FILE", arg: "FILE", group: groupInput,
-			meaning: "capture to read: pcap or pcapng, plain or compressed with gzip or zstd; - is standard input",
+			meaning: "captures to read: files, directories and patterns, separated by commas, in the order of their first packets; pcap or pcapng, plain or compressed with gzip or zstd; - is standard input",
 			set:     setString(func(c *config) *string { return &c.pcap })},
 		{flag: "bpf", env: "PDNS_BPF", arg: "EXPR", def: "port 53", group: groupInput,
 			meaning: "packets to look at; the default also takes VLAN-tagged DNS and its IP fragments, an expression given here means what it means to tcpdump",

@@ -40,7 +40,7 @@ func defaultConfig() config {
 	return config{
 		pcap: "x", bpf: "port 53", name: "s", gcAge: time.Minute, gcInterval: 3 * time.Minute, maxPending: 1_000_000,
 		sections: wantAnswer, layout: layoutRR, incomplete: true, logMaxAge: 28, logMaxBackups: 3, logMaxSize: 100,
-		numProcs: 8, envFile: ".env",
+		numProcs: 8, envFile: ".env", statsdInterval: 5 * time.Second, statsdPrefix: "gopassivedns",
 	}
 }
 
@@ -57,12 +57,14 @@ func TestParseConfig(t *testing.T) {
 			name: "every flag",
 			args: []string{"-bpf", "udp", "-logfile", "l", "-logMaxAge", "1", "-logMaxBackups", "2", "-logMaxSize", "3", "-quiet", "-debug",
 				"-gc_age", "5s", "-gc_interval", "-7s", "-cpuprofile", "p", "-numprocs", "13", "-sections", "additional, answer",
-				"-layout", "lookup", "-incomplete=false", "-max_pending", "9"},
+				"-layout", "lookup", "-incomplete=false", "-max_pending", "9", "-status_interval", "90", "-statsd_host", "192.0.2.9",
+				"-statsd_interval", "7", "-statsd_prefix", "dns.", "-metrics_addr", "9553"},
 			want: func(c *config) {
 				*c = config{
 					pcap: "x", bpf: "udp", bpfSet: true, name: "s", gcAge: 5 * time.Second, gcInterval: 7 * time.Second, maxPending: 9,
 					sections: wantAnswer | wantAdditional, layout: layoutLookup, logFile: "l", logMaxAge: 1, logMaxBackups: 2,
 					logMaxSize: 3, quiet: true, debug: true, cpuProfile: "p", numProcs: 13, envFile: ".env",
+					statusInterval: 90 * time.Second, statsdHost: "192.0.2.9:8125", statsdInterval: 7 * time.Second, statsdPrefix: "dns", metricsAddr: "127.0.0.1:9553",
 				}
 			},
 		},
@@ -73,12 +75,14 @@ func TestParseConfig(t *testing.T) {
 				"PDNS_QUIET": "true", "PDNS_DEBUG": "1", "PDNS_GC_AGE": "-5s", "PDNS_GC_INTERVAL": "7s", "PDNS_PROFILE_FILE": "p",
 				"PDNS_THREADS": "13", "PDNS_SECTIONS": "authority", "PDNS_LAYOUT": "lookup", "PDNS_INCOMPLETE": "f", "PDNS_MAX_PENDING": "9",
 				"PDNS_ENV_FILE": "", "PDNS_PCAP_FILE": "not this one",
+				"PDNS_STATUS_INTERVAL": "5m", "PDNS_STATSD_HOST": "stats.example:9125", "PDNS_STATSD_INTERVAL": "1", "PDNS_STATSD_PREFIX": "a.b", "PDNS_METRICS_ADDR": "[::]:80",
 			},
 			want: func(c *config) {
 				*c = config{
 					pcap: "x", bpf: "udp", bpfSet: true, name: "s", gcAge: 5 * time.Second, gcInterval: 7 * time.Second, maxPending: 9,
 					sections: wantAuthority, layout: layoutLookup, logFile: "l", logMaxAge: 1, logMaxBackups: 2, logMaxSize: 3,
 					quiet: true, debug: true, cpuProfile: "p", numProcs: 13,
+					statusInterval: 5 * time.Minute, statsdHost: "stats.example:9125", statsdInterval: time.Second, statsdPrefix: "a.b", metricsAddr: "[::]:80",
 				}
 			},
 		},

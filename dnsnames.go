@@ -320,6 +320,38 @@ func appendName(dst, msg []byte, off int) (out []byte, next int, esc bool, err e
 	return dst[:len(dst)+w-1], next, false, nil
 }
 
+// appendStoredName is appendName for a name without compression that was accepted before, as the connection table holds it.
+// The text is copied in one go, the length octets become dots, and then whole words are checked: three hard-to-predict
+// branches where the walk by labels has two a label, which is half the time.
+func appendStoredName(dst, name []byte) (out []byte, esc bool) {
+	n := len(name) - 2 // without the first length octet and the root's
+	if n <= 0 {
+		return append(dst, '.'), false
+	}
+	at := len(dst)
+	dst = append(slices.Grow(dst, nameRoom), name[1:1+n]...)
+	buf := dst[at : at+n+8] // words are read over the end: the room is there
+	dots := 0
+	for i := int(name[0]); i < n; dots++ {
+		c := int(buf[i])
+		buf[i] = '.'
+		i += c + 1
+	}
+	binary.LittleEndian.PutUint64(buf[n:], 'a'*wordOnes)
+	odd := uint64(0)
+	for i := 0; i < n; i += 8 {
+		x := binary.LittleEndian.Uint64(buf[i:])
+		odd |= x | (x - '!'*wordOnes) | (x + wordOnes) | ((x ^ '"'*wordOnes) - wordOnes) | ((x ^ '\\'*wordOnes) - wordOnes)
+		d := x ^ '.'*wordOnes // exact: a lane's high bit is set but for a dot, without carries
+		dots -= bits.OnesCount64(^((d&^wordMask + ^uint64(wordMask)) | d) & wordMask)
+	}
+	if odd&wordMask != 0 || dots != 0 {
+		dst, _, esc, _ = appendNameEscaped(dst[:at], name, 0)
+		return dst, esc
+	}
+	return dst, false
+}
+
 // copyPlainLabel copies label to buf, which has room for it, if all its bytes are plain.
 func copyPlainLabel(buf, label []byte) bool {
 	for len(label) >= 8 {

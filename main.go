@@ -24,6 +24,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"runtime/pprof"
 	"syscall"
@@ -143,6 +144,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		defer q.limit(life.drainCtx)()
 		go life.endWith(q)
 	}
+	log.debugf("gopassivedns %s: %d workers on %d cores, filter %q, %d sinks, %d captures", version, cfg.numProcs, runtime.GOMAXPROCS(0), cfg.bpf, len(queues), len(captures))
 	p := newPipeline(cfg, queues, false, stop)
 	if live {
 		mon.watch(p.acct, log.block, liveSilence)
@@ -288,6 +290,11 @@ func watchSignals(ctx context.Context, stop chan struct{}) *lifetime {
 			return
 		}
 		signal.Stop(l.sig) // a second signal ends the process
+		select {
+		case <-l.sig: // which it would have done, had it come a moment later
+			_ = syscall.Kill(os.Getpid(), syscall.SIGTERM)
+		default:
+		}
 		close(l.stop)
 		select {
 		case <-time.After(drainTimeout):

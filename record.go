@@ -288,7 +288,7 @@ func (e *encoder) encodePrefix(w *worker, l *lookup, m *message, tstamp int64, v
 	e.q[0] = len(b)
 	e.qesc = false
 	if l.nameLen != 0 {
-		b, _, e.qesc, _ = appendName(b, w.tab.nameOf(l), 0) // was accepted before
+		b, e.qesc = appendStoredName(b, w.tab.nameOf(l))
 		if e.qesc {
 			b = escapeTail(b, e.q[0])
 		}
@@ -622,6 +622,9 @@ func (e *encoder) appendSection(b []byte, m *message, section uint8) []byte {
 			b = append(b, ',')
 		}
 		first = false
+		if len(b) > partKeep && cap(b)-len(b) < partKeep/16 {
+			b = slices.Grow(b, cap(b)) // a huge line: append's own steps would copy it five times
+		}
 		b = append(b, `{"name":"`...)
 		b = e.appendEscapedOwner(b, m, r)
 		b = append(b, `","type":"`...)

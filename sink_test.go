@@ -50,18 +50,20 @@ func (l *sinkLog) everything() string {
 }
 
 // noLeaks returns a function that fails the test if goroutines are left that were not there
-// before, apart from the one that lumberjack never ends.
+// before, apart from the one that lumberjack never ends, and from a timer of sarama's circuit
+// breaker that ends by itself after 10 s.
 func noLeaks(t *testing.T) func() {
 	current := goleak.IgnoreCurrent()
 	return func() {
 		t.Helper()
-		goleak.VerifyNone(t, current, goleak.IgnoreTopFunction("gopkg.in/natefinch/lumberjack%2ev2.(*Logger).millRun"))
+		goleak.VerifyNone(t, current, goleak.IgnoreTopFunction("gopkg.in/natefinch/lumberjack%2ev2.(*Logger).millRun"),
+			goleak.IgnoreAnyFunction("github.com/eapache/go-resiliency/breaker.(*Breaker).timer"))
 	}
 }
 
 // testLine returns record i in the layout of a real one.
 func testLine(i int) string {
-	return fmt.Sprintf(`{"tstamp":"2026-03-04T05:06:%02d.%09d","sensor":"s","query_id":%d,"src":"192.0.2.%d","sport":"%d","dst":"198.51.100.53","dport":"53",`+
+	return fmt.Sprintf(`{"tstamp":"2026-03-04T05:06:%02d.%09dZ","sensor":"s","query_id":%d,"src":"192.0.2.%d","sport":"%d","dst":"198.51.100.53","dport":"53",`+
 		`"protocol":"udp","q":"host%d.example.com","qtype":"A","rcode":0,"status":"answer","aname":"host%d.example.com","atype":"A","a":"203.0.113.%d","ttl":300,`+
 		`"elapsed":1234567,"bytes":89,"qbytes":45,"aa":false,"rd":true,"ra":true,"truncated":false,"ad":false,"cd":false,"edns_udp":1232,"do":false}`+"\n",
 		i%60, i%1e9, i%65536, i%254+1, 1024+i%60000, i, i, i%254+1)
@@ -168,6 +170,32 @@ func TestBatchLines(t *testing.T) {
 	b.appendBatch(c)
 	if got, want := fmt.Sprint(string(b.json), b.ends, b.msgEnds), fmt.Sprint("a\nbcd\n\nx\n", []int32{2, 6, 7, 9}, []int32{1, 2, 3, 4}); got != want {
 		t.Errorf("appendBatch: got %q, want %q", got, want)
+	}
+}
+
+func TestLineTime(t *testing.T) {
+	for _, c := range []struct{ line, want string }{
+		{testLine(7), "2026-03-04T05:06:07.000000007Z"},
+		{`{"tstamp":"1970-01-01T00:00:00.000000000Z"`, "1970-01-01T00:00:00Z"},
+		{`{"tstamp":"2000-02-29T23:59:59.999999999Z"`, "2000-02-29T23:59:59.999999999Z"},
+		{`{"tstamp":"2262-04-11T23:47:16.854775807Z"`, "2262-04-11T23:47:16.854775807Z"},
+		{`{"tstamp":"2026-13-01T00:00:00.000000000Z"`, "0001-01-01T00:00:00Z"},
+		{`{"tstamp":"2026-01-01T00:00:00.00000000xZ"`, "0001-01-01T00:00:00Z"},
+		{`{"tstamp":"2026-01-01T00:00:00Z"`, "0001-01-01T00:00:00Z"},
+		{`{"type":"status"}`, "0001-01-01T00:00:00Z"},
+		{"", "0001-01-01T00:00:00Z"},
+	} {
+		if got := lineTime([]byte(c.line)).Format(time.RFC3339Nano); got != c.want {
+			t.Errorf("%s: got %s", c.line, got)
+		}
+	}
+}
+
+func BenchmarkLineTime(b *testing.B) {
+	line := []byte(testLine(7))
+	b.ReportAllocs()
+	for b.Loop() {
+		lineTime(line)
 	}
 }
 

@@ -455,7 +455,7 @@ func (s *snapshot) report(w io.Writer) {
 		row(counterTable[i].name, counterTable[i].get(s))
 	}
 	for _, q := range s.sinks {
-		q.each(func(name string, n uint64, _ bool) { row("sink "+q.name+" "+name, n) })
+		q.each(func(name string, n uint64, _ bool) { row("sink_"+statsdName(q.name)+"_"+name, n) })
 	}
 	tw.Flush()
 	eqs := s.equations()
@@ -515,7 +515,7 @@ func openMonitors(cfg *config) (*monitors, error) {
 	return m, nil
 }
 
-// watch begins to read a. say gets the text that SIGUSR1 asks for. silence is as for serveMetrics.
+// watch begins to read a. say gets the text that SIGUSR1 asks for. silence is as for metricsHandler.
 func (m *monitors) watch(a *account, say func(text []byte), silence time.Duration) {
 	m.wg.Go(func() {
 		for {

@@ -155,13 +155,13 @@ type metricsServer struct {
 	done   chan struct{}
 }
 
-// serveMetrics serves a on l in a goroutine of its own. silence is how long the account may stay as it is before the
-// program counts as unhealthy, 0 for as long as it likes.
-func serveMetrics(l net.Listener, a *account, silence time.Duration) *metricsServer {
+// metricsHandler answers /metrics and /healthz about a. silence is how long the account may stay as it is before the program
+// counts as unhealthy, 0 for as long as it likes.
+func metricsHandler(a *account, silence time.Duration) http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(newAccountCollector(a), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: scrapesAtOnce, Timeout: metricsTimeout}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: scrapesAtOnce}))
 	start := time.Now()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
@@ -172,8 +172,13 @@ func serveMetrics(l net.Listener, a *account, silence time.Duration) *metricsSer
 		}
 		fmt.Fprintln(w, "ok")
 	})
+	return mux
+}
+
+// serveMetrics serves a on l in a goroutine of its own. silence is as for metricsHandler.
+func serveMetrics(l net.Listener, a *account, silence time.Duration) *metricsServer {
 	m := &metricsServer{done: make(chan struct{}), server: &http.Server{
-		Handler: mux, ErrorLog: stdlog.New(io.Discard, "", 0), // it would only tell of clients that go away
+		Handler: metricsHandler(a, silence), ErrorLog: stdlog.New(io.Discard, "", 0), // it would only tell of clients that go away
 		ReadTimeout: metricsTimeout, WriteTimeout: 2 * metricsTimeout, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
 	}}
 	go func() {

@@ -179,18 +179,22 @@ func (w *statusWriter) appendTime(b []byte) []byte {
 }
 
 // statusTick notes, at a tick at packet time ts, whether a status record is due: then the current chunk ends with the
-// frame that brought the tick. Called before started is set by the first tick.
+// frame that brought the tick. The times at which one is due are an interval apart, so that ticks that come a little late do
+// not make the interval longer. Called before started is set by the first tick.
 func (f *feeder) statusTick(ts int64) {
-	next := ts + f.statusNs
-	if next < ts {
-		next = 1<<63 - 1
-	}
+	late := uint64(ts) - uint64(f.nextStatus) // where ts is not before it
 	switch {
-	case !f.started || ts < f.nextStatus && uint64(f.nextStatus)-uint64(ts) > uint64(f.statusNs)+uint64(tickNs): // the first frame, or the clock was set back
-		f.nextStatus = next
-	case ts >= f.nextStatus:
-		f.nextStatus = next
+	case !f.started || ts < f.nextStatus && -late > uint64(f.statusNs)+uint64(tickNs): // the first frame, or the clock was set back
+		late = 0
+		f.nextStatus = ts
+	case ts < f.nextStatus:
+		return
+	default:
 		f.cur.statusDue, f.cur.statusTs = true, ts
 		f.cur.total = viewsPerChunk // full
+	}
+	step := f.statusNs - int64(late%uint64(f.statusNs))
+	if f.nextStatus = ts + step; f.nextStatus < ts {
+		f.nextStatus = 1<<63 - 1
 	}
 }

@@ -21,7 +21,7 @@ const (
 	// partCount and partSize bound a worker's output in flight: together they hold a little more than the lines of
 	// one chunk for the default of eight workers.
 	partCount = 4
-	partSize  = 32 << 10
+	partSize  = 64 << 10
 	// partKeep is the capacity above which a part's buffer (one huge line) is not kept for reuse.
 	partKeep = 1 << 20
 )
@@ -37,13 +37,13 @@ type part struct {
 	stat  workerCounters
 }
 
+// huge says whether one line has grown a buffer that is not worth keeping.
+func (p *part) huge() bool { return cap(p.json) > partKeep || cap(p.msgp) > partKeep }
+
 // reset empties a part, and lets go of a buffer that one huge line has grown.
 func (p *part) reset() {
-	if cap(p.json) > partKeep {
-		p.json = nil
-	}
-	if cap(p.msgp) > partKeep {
-		p.msgp = nil
+	if p.huge() {
+		p.json, p.msgp = nil, nil
 	}
 	p.json, p.ends, p.msgp, p.mends = p.json[:0], p.ends[:0], p.msgp[:0], p.mends[:0]
 	p.tags, p.last = p.tags[:0], false
@@ -133,7 +133,7 @@ func (w *worker) run() {
 }
 
 // warmBatch is how many packets' memory is fetched ahead.
-const warmBatch = 16
+const warmBatch = 32
 
 // warm touches what the next packets will need: their bytes, and the buckets and lookups that their keys lead to.
 // Packets come from another core's cache, and the table is larger than a core's own; done one packet after the other,
@@ -151,11 +151,14 @@ func (w *worker) warm(c *chunk, views []view) {
 		key := uint64(v.flags & viewV6)
 		id := uint64(c.slab[v.l4+8])<<8 | uint64(c.slab[v.l4+9])
 		heads[i] = w.tab.heads[uint32(keyHash(v.hash, uint16(id), uint8(key))>>32)&mask]
-		touched ^= c.slab[v.l3] ^ c.slab[v.end-1]
+		for o := v.l3; o < v.end; o += 64 {
+			touched ^= c.slab[o]
+		}
 	}
 	for _, h := range heads {
 		if h != 0 {
-			touched ^= w.tab.at(h - 1).state
+			l := w.tab.at(h - 1)
+			touched ^= l.key[0] ^ l.key[39] ^ l.state ^ l.inline[inlineVar-1]
 		}
 	}
 	w.touched = touched
@@ -166,11 +169,21 @@ func keyHash(flowHash uint64, id uint16, kind uint8) uint64 {
 	return mix(flowHash^uint64(id), 0x9e3779b97f4a7c15^uint64(kind))
 }
 
-// send gives the current part to the output goroutine and takes an empty one.
+// send gives the current part to the output goroutine and takes an empty one. After one that a huge line has grown it
+// waits until all parts are back, so that each worker has at most one such line in memory.
 func (w *worker) send() {
+	huge := w.cur.huge()
 	w.out <- w.cur
 	w.cur = <-w.free
-	w.cur.reset()
+	if huge {
+		var parts [partCount - 1]*part
+		for i := range parts {
+			parts[i] = <-w.free
+		}
+		for _, p := range parts {
+			w.free <- p
+		}
+	}
 }
 
 // closeTag ends the run of lines of the current tag.

@@ -112,7 +112,7 @@ network_up() {
 		ip netns add "$n"
 		on "$n" sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0 \
 			net.ipv6.conf.all.accept_ra=0 net.ipv6.conf.default.router_solicitations=0 \
-			net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 \
+			net.ipv4.tcp_fastopen=3 net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 \
 			net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0
 		ip -n "$n" link set lo up
 	done
@@ -121,7 +121,7 @@ network_up() {
 	wire $C c0 192.0.2.10/24 192.0.2.11/24 2001:db8:1::10/64
 	wire $R r0 192.0.2.53/24 2001:db8:1::53/64
 	wire $R r1 198.51.100.2/24 2001:db8:2::2/64
-	wire $A a0 198.51.100.53/24 198.51.100.54/24 2001:db8:2::53/64 2001:db8:2::54/64
+	wire $A a0 198.51.100.53/24 198.51.100.54/24 198.51.100.55/24 2001:db8:2::53/64 2001:db8:2::54/64
 	ip -n $C route add default via 192.0.2.53
 	ip -n $C route add default via 2001:db8:1::53
 	ip -n $A route add default via 198.51.100.2
@@ -204,7 +204,7 @@ capture() {
 record() { # record NAME NAMESPACE DEVICE [TCPDUMP-OPTION...]; ends with finish NAME
 	local name=$1 ns=$2 dev=$3
 	shift 3
-	ip netns exec "$ns" tcpdump -i "$dev" -n -U --immediate-mode -Z root -w "$out/$name.pcap" "$@" ${filter-"$plain"} 2>"$work/tcpdump.$name" &
+	ip netns exec "$ns" tcpdump -i "$dev" -n -U --immediate-mode -Z root -w "$out/$name.pcap" "$@" ${filter-$plain} 2>"$work/tcpdump.$name" &
 	dump[$name]=$!
 	until_true 20 grep -q 'listening on' "$work/tcpdump.$name" || die "$name: tcpdump: $(cat "$work/tcpdump.$name")"
 }
@@ -226,7 +226,7 @@ finish() {
 
 cdig() { on $C dig +tries=1 +time=5 "$@"; }
 ckdig() { on $C kdig +retry=0 +timeout=5 "$@"; }
-resolver=192.0.2.53 resolver6=2001:db8:1::53 nsd=198.51.100.53 bind=198.51.100.54 bind6=2001:db8:2::54 hole=198.51.100.99
+resolver=192.0.2.53 resolver6=2001:db8:1::53 nsd=198.51.100.53 bind=198.51.100.54 bind6=2001:db8:2::54 hole=198.51.100.99 closed=198.51.100.55
 
 usual() { # usual SERVER: what an ordinary client asks
 	local s=$1
@@ -415,8 +415,8 @@ unanswered() {
 	ckdig @$hole +timeout=1 +retry=0 www.example.test TXT || true
 }
 unanswered_icmp() {
-	on $C dig +tries=1 +time=1 @198.51.100.2 -p 5399 www.example.test A || true
-	on $C dig +tries=1 +time=1 @192.0.2.53 -p 5399 www.example.test A || true
+	cdig @$closed www.example.test A || true
+	cdig @$closed +noedns example.test MX || true
 }
 firewall() { # firewall NAMESPACE IPTABLES-ARGUMENT...: with the variant that this kernel has
 	local ns=$1 t
@@ -429,7 +429,7 @@ retransmitted() {
 	firewall $R -A OUTPUT -o r0 -p udp --sport 53 -m statistic --mode nth --every 2 --packet 0 -j DROP
 	on $C dig +tries=2 +time=1 @$resolver web.cdn.example.test A
 	on $C kdig +retry=1 +timeout=1 @$resolver web.cdn.example.test A
-	on $C python3 "$conf/ask.py" $resolver web.cdn.example.test 2 1
+	on $C python3 "$conf/ask.py" $resolver web.cdn.example.test 1 2 1
 	firewall $R -F OUTPUT
 }
 twice() { # twice NAMESPACE DEVICE: each packet that leaves there is sent twice
@@ -496,6 +496,143 @@ through() { # the same few lookups through whatever t0 is; THROUGH says which in
 		cdig @$inner6 nothing.example.test A
 		;;
 	esac
+}
+
+# The same lookups over TCP, each in a connection of its own; the last one meets a closed port.
+usual_tcp() { # usual_tcp SERVER [CLOSED-PORT'S-SERVER]
+	cdig "@$1" +tcp www.example.test A
+	cdig "@$1" +tcp example.test MX
+	cdig "@$1" +tcp +dnssec www.signed.test AAAA
+	cdig "@$1" +tcp nothing.example.test A
+	ckdig "@$1" +tcp text4000.example.test TXT
+	[ -z "${2-}" ] || cdig "@$2" +tcp www.example.test A || true
+}
+tcp_v4() { usual_tcp $resolver $closed; }
+tcp_v6() { usual_tcp $resolver6; }
+tcp_keepopen() {
+	ckdig @$resolver +tcp +keepopen www.example.test A example.test MX nothing.example.test A text1500.example.test TXT www.example.test AAAA
+}
+# Up to 20 queries wait for their answers in one connection; those that are in unbound's cache overtake the others.
+tcp_pipelined() {
+	local i
+	forget
+	for i in 1 2 3 4 5 6 7 8 9 10; do printf 'p%d.wild.example.test A\nexample.test MX\np%d.wild.types.test TXT\n' $i $i; done >"$work/perf"
+	cdig @$resolver example.test MX
+	on $C dnsperf -m tcp -s $resolver -c 1 -T 1 -q 20 -n 1 -t 5 -d "$work/perf"
+}
+tcp_axfr() { cdig @$bind big.test AXFR; }
+tcp_axfr_types() { cdig @$bind types.test AXFR; }
+tcp_axfr_one_answer() { cdig -b 192.0.2.11 @$bind types.test AXFR; }
+tcp_axfr_tsig() { cdig @$bind -y $captures_key signed.test AXFR; }
+tcp_ixfr() {
+	update_udp 'update add ixfr-1.dyn.test 300 A 192.0.2.65'
+	update_udp 'update delete start.dyn.test A' 'update add ixfr-2.dyn.test 300 TXT "two"'
+	secondary_has ixfr-2.dyn.test TXT
+	cdig @$bind dyn.test IXFR=1
+	cdig @$bind dyn.test IXFR=4000000
+}
+tcp_tc_retry() {
+	cdig @$nsd +noedns text1500.example.test TXT
+	cdig @$resolver +bufsize=512 text1500.example.test TXT
+	ckdig @$nsd +bufsize=1232 text4000.example.test TXT
+	cdig @$nsd +noedns +ignore text1500.example.test TXT
+}
+tcp_fastopen() { # the first connection asks for the cookie, the next ones carry their query in the SYN
+	ckdig @$resolver +tcp +fastopen www.example.test A
+	ckdig @$resolver +tcp +fastopen www.example.test AAAA
+	ckdig @$resolver +tcp +fastopen example.test MX
+}
+tcp_segments() { # both sides tell the other that they take segments of 88 bytes at most
+	ip -n $C route change 192.0.2.0/24 dev c0 src 192.0.2.10 advmss 88
+	ip -n $R route change 192.0.2.0/24 dev r0 src 192.0.2.53 advmss 88
+	cdig @$resolver +tcp text1500.example.test TXT
+	cdig @$resolver +tcp +ednsopt=65001:"$(printf 'ab%.0s' {1..300})" www.example.test A
+	ckdig @$resolver +tcp +keepopen www.example.test A example.test MX www.signed.test A +dnssec
+	ip -n $C route change 192.0.2.0/24 dev c0 src 192.0.2.10
+	ip -n $R route change 192.0.2.0/24 dev r0 src 192.0.2.53
+}
+tcp_reordered() { # every third packet does not wait and so overtakes
+	tc -n $R qdisc add dev r0 root netem delay 20ms reorder 100% gap 3
+	cdig @$bind big.test AXFR
+	cdig -b 192.0.2.11 @$bind signed.test AXFR
+	tc -n $R qdisc del dev r0 root
+}
+tcp_loss() { # every fourth data packet to the client is lost between r1 and r0
+	firewall $R -A FORWARD -o r0 -p tcp --sport 53 -m length --length 100:1500 -m statistic --mode nth --every 4 --packet 1 -j DROP
+	cdig @$bind big.test AXFR
+	cdig -b 192.0.2.11 @$bind signed.test AXFR
+	firewall $R -F FORWARD
+}
+tcp_junk() { # other protocols on port 53
+	on $C timeout 1 bash -c 'exec 3<>/dev/tcp/192.0.2.53/53; printf "GET / HTTP/1.1\r\nHost: resolver\r\n\r\n" >&3; cat <&3' || true
+	on $C timeout 1 bash -c 'exec 3<>/dev/tcp/198.51.100.54/53; printf "SSH-2.0-OpenSSH_9.2\r\n" >&3; cat <&3' || true
+	on $C timeout 1 bash -c 'exec 3<>/dev/tcp/198.51.100.53/53; printf "\0\0\0\0\0\2ab" >&3; cat <&3' || true
+	cdig @$resolver +tcp www.example.test A
+}
+
+# small_mtu BYTES: of the link between client and resolver. Below 1280 it has no IPv6; 1500 brings that back.
+small_mtu() {
+	ip -n $C link set c0 mtu $1
+	ip -n $R link set r0 mtu $1
+	[ $1 = 1500 ] || return 0
+	ip -n $C addr replace 2001:db8:1::10/64 dev c0 nodad
+	ip -n $R addr replace 2001:db8:1::53/64 dev r0 nodad
+	ip -n $C route replace default via 2001:db8:1::53
+}
+ask() { on $C python3 "$conf/ask.py" "$@"; }
+# long_both_ways SERVER: answers of several fragments, then queries of several fragments
+long_both_ways() {
+	cdig @$1 +bufsize=4096 text1500.example.test TXT
+	cdig @$1 +bufsize=4096 text4000.example.test TXT
+	ask $1 www.example.test 28 1 5 1600
+	ask $1 text1500.example.test 16 1 5 1700
+}
+frag_v4() {
+	small_mtu 576
+	long_both_ways $resolver
+	small_mtu 1500
+}
+frag_v6() {
+	small_mtu 1280
+	long_both_ways $resolver6
+	small_mtu 1500
+}
+frag_reordered() { # netem sends every second fragment without delay
+	tc -n $R qdisc add dev r0 root netem delay 30ms reorder 100% gap 2
+	tc -n $C qdisc add dev c0 root netem delay 30ms reorder 100% gap 2
+	long_both_ways $resolver
+	long_both_ways $resolver6
+	tc -n $R qdisc del dev r0 root
+	tc -n $C qdisc del dev c0 root
+}
+frag_vlan() { long_both_ways $inner; }
+frag_inner() {
+	until_true 20 has_answer $C @$inner www.example.test A
+	long_both_ways $inner
+	long_both_ways $inner6
+}
+frag_outer() {
+	small_mtu 576
+	until_true 20 has_answer $C @$inner www.example.test A
+	cdig @$inner +bufsize=4096 text1500.example.test TXT
+	cdig @$inner6 +bufsize=4096 text1500.example.test TXT
+	ask $inner www.example.test 28 1 5 1000
+	small_mtu 1500
+}
+
+tunnel_ports() { # clients whose own port is that of a tunnel
+	local p
+	for p in 4789 8472 6081 2152 3544 4754 6635; do
+		cdig -b 192.0.2.10#$p @$resolver www.example.test A
+		cdig -b 2001:db8:1::10#$p @$resolver6 example.test MX
+	done
+}
+nflog() {
+	firewall $R -A INPUT -i r0 -p udp --dport 53 -j NFLOG --nflog-group 5
+	firewall $R -A OUTPUT -o r0 -p udp --sport 53 -j NFLOG --nflog-group 5
+	udp_v4
+	firewall $R -F INPUT
+	firewall $R -F OUTPUT
 }
 
 make_dns() {
@@ -588,6 +725,180 @@ make_links() {
 	capture nanosecond $C c0 mixed --time-stamp-precision=nano
 }
 
+make_tcp() {
+	in_group tcp
+	capture tcp-v4 $C c0 tcp_v4
+	capture tcp-v6 $C c0 tcp_v6
+	capture tcp-keepopen $C c0 tcp_keepopen
+	capture tcp-pipelined $C c0 tcp_pipelined
+	capture tcp-axfr $C c0 tcp_axfr
+	capture tcp-axfr-types $C c0 tcp_axfr_types
+	capture tcp-axfr-one-answer $C c0 tcp_axfr_one_answer
+	capture tcp-axfr-tsig $C c0 tcp_axfr_tsig
+	capture tcp-ixfr $C c0 tcp_ixfr
+	capture tcp-tc-retry $C c0 tcp_tc_retry
+	capture tcp-fastopen $C c0 tcp_fastopen
+	capture tcp-segments $C c0 tcp_segments
+	capture tcp-reordered $C c0 tcp_reordered
+	if wants tcp-retransmit tcp-loss; then
+		record tcp-retransmit $R r1
+		record tcp-loss $C c0
+		tcp_loss >>"$work/clients.log" 2>&1
+		finish tcp-retransmit
+		finish tcp-loss
+	fi
+	capture tcp-junk $C c0 tcp_junk
+}
+
+make_frag() {
+	in_group frag
+	capture frag-v4 $C c0 frag_v4
+	capture frag-v6 $C c0 frag_v6
+	capture frag-reordered $C c0 frag_reordered
+	if wants frag-vlan; then
+		vlan_up 802.1Q 100
+		capture frag-vlan $C c0 frag_vlan
+		vlan_down
+	fi
+	if wants frag-inner; then
+		pair 'type gre local 192.0.2.10 remote 192.0.2.53' 'type gre local 192.0.2.53 remote 192.0.2.10' 1300
+		capture frag-inner $C c0 frag_inner
+		pair_down
+	fi
+	if wants frag-outer; then
+		pair 'type vxlan id 42 local 192.0.2.10 remote 192.0.2.53 dstport 4789' 'type vxlan id 42 local 192.0.2.53 remote 192.0.2.10 dstport 4789' 1450
+		capture frag-outer $C c0 frag_outer
+		pair_down
+	fi
+}
+
+tunnel() { # tunnel NAME OUTER INNER TYPE [OPTION...]: OUTER is 4 or 6, INNER is 4, 6 or 46
+	local name=$1 outer=$2 through=$3 type=$4 c=192.0.2.10 r=192.0.2.53
+	shift 4
+	want "$name" || return 0
+	if [ $outer = 6 ]; then c=2001:db8:1::10 r=2001:db8:1::53; fi
+	if [ $type = geneve ]; then
+		pair "type geneve remote $r $*" "type geneve remote $c $*"
+	else
+		pair "type $type local $c remote $r $*" "type $type local $r remote $c $*"
+	fi
+	capture "$name" $C c0 through
+	pair_down
+}
+nested_up() { # VXLAN in GRE
+	pair 'type gretap local 192.0.2.10 remote 192.0.2.53' 'type gretap local 192.0.2.53 remote 192.0.2.10'
+	local n=$C m=$R a=10 b=53
+	for n in $C:10:53 $R:53:10; do
+		IFS=: read -r m a b <<<"$n"
+		ip -n $m addr flush dev t0
+		ip -n $m addr add 10.8.0.$a/24 dev t0
+		ip -n $m link add t1 type vxlan id 7 local 10.8.0.$a remote 10.8.0.$b dstport 4789
+		wire $m t1 10.9.0.$a/24 fd00:9::$a/64
+	done
+}
+mpls_up() { # two labels to the resolver, one back
+	local n
+	for n in $C:c0 $R:r0; do
+		on ${n%:*} sysctl -qw net.mpls.platform_labels=1000 net.mpls.conf.lo.input=1 net.mpls.conf.${n#*:}.input=1
+	done
+	wire $C lo 10.9.0.10/32 fd00:9::10/128
+	wire $R lo 10.9.0.53/32 fd00:9::53/128
+	ip -n $R -f mpls route add 100 dev lo
+	ip -n $R -f mpls route add 200 dev lo
+	ip -n $C -f mpls route add 300 dev lo
+	ip -n $C route add 10.9.0.53/32 encap mpls 100/200 via inet 192.0.2.53 src 10.9.0.10
+	ip -n $C -6 route add fd00:9::53/128 encap mpls 100/200 via inet6 2001:db8:1::53 src fd00:9::10
+	ip -n $R route add 10.9.0.10/32 encap mpls 300 via inet 192.0.2.10 src 10.9.0.53
+	ip -n $R -6 route add fd00:9::10/128 encap mpls 300 via inet6 2001:db8:1::10 src fd00:9::53
+}
+mpls_down() {
+	ip -n $C route del 10.9.0.53/32
+	ip -n $C -6 route del fd00:9::53/128
+	ip -n $R route del 10.9.0.10/32
+	ip -n $R -6 route del fd00:9::10/128
+	ip -n $C addr del 10.9.0.10/32 dev lo
+	ip -n $C addr del fd00:9::10/128 dev lo
+	ip -n $R addr del 10.9.0.53/32 dev lo
+	ip -n $R addr del fd00:9::53/128 dev lo
+}
+
+# A PPPoE session from discovery to its end, between pppd at the client and pppoe-server at the resolver.
+pppoe_session() {
+	printf '%s\n' noauth nodetach noccp novj noipv6 nodefaultroute 'ip-up-script /bin/true' 'ip-down-script /bin/true' >"$work/pppoe.options"
+	doing=pppoe
+	ip netns exec $R pppoe-server -F -I r0 -L 10.9.0.53 -R 10.9.0.10 -N 1 -O "$work/pppoe.options" >>"$work/pppoe.log" 2>&1 &
+	local server=$!
+	ip netns exec $C pppd plugin rp-pppoe.so c0 file "$work/pppoe.options" noipdefault user captures >>"$work/pppoe.log" 2>&1 &
+	local client=$!
+	until_true 30 has_answer $C @$inner www.example.test A || die "no session: $(tail -n 12 "$work/pppoe.log")"
+	through=4 through
+	kill $client
+	wait $client || true
+	kill $server
+	wait $server || true
+	doing=''
+}
+
+make_tunnels() {
+	in_group tunnels
+	tunnel vxlan 4 46 vxlan id 42 dstport 4789
+	tunnel vxlan-8472 4 46 vxlan id 42 dstport 8472
+	tunnel vxlan-v6 6 46 vxlan id 42 dstport 4789
+	tunnel geneve 4 46 geneve id 42
+	tunnel gre 4 46 gre
+	tunnel gre-key-csum-seq 4 46 gre key 7 csum seq
+	tunnel gretap 4 46 gretap
+	tunnel ip6gre 6 46 ip6gre
+	tunnel ip6gretap 6 46 ip6gretap
+	tunnel ipip 4 4 ipip
+	tunnel sit 4 6 sit
+	tunnel ip6tnl 6 46 ip6tnl mode any
+	tunnel ip6tnl-no-option 6 46 ip6tnl mode any encaplimit none
+	tunnel erspan-1 4 46 erspan seq key 30 erspan_ver 1 erspan 123
+	tunnel erspan-2 4 46 erspan seq key 31 erspan_ver 2 erspan_dir ingress erspan_hwid 7
+	if wants nested; then
+		nested_up
+		capture nested $C c0 through
+		ip -n $C link del t1
+		ip -n $R link del t1
+		pair_down
+	fi
+	if wants mpls; then
+		mpls_up
+		capture mpls $C c0 through
+		mpls_down
+	fi
+	if wants pppoe; then
+		record pppoe $C c0
+		pppoe_session >>"$work/clients.log" 2>&1
+		finish pppoe
+	fi
+	if wants vlan-vxlan; then
+		vlan_up 802.1Q 100
+		# The tunnel runs over the tagged device.
+		local n m a b
+		for n in $C:10:53 $R:53:10; do
+			IFS=: read -r m a b <<<"$n"
+			ip -n $m addr flush dev t0
+			ip -n $m addr add 10.8.0.$a/24 dev t0
+			ip -n $m link add t2 type vxlan id 8 local 10.8.0.$a remote 10.8.0.$b dstport 4789
+			wire $m t2 10.9.0.$a/24 fd00:9::$a/64
+		done
+		capture vlan-vxlan $C c0 through
+		ip -n $C link del t2
+		ip -n $R link del t2
+		vlan_down
+	fi
+	capture client-on-tunnel-port $C c0 tunnel_ports
+	filter='' capture nflog $R nflog:5 nflog
+}
+
+make_files() {
+	in_group files
+	capture snaplen-80 $C c0 mixed -s 80
+	capture snaplen-160 $C c0 frag_v4 -s 160
+}
+
 capture_stage() {
 	: >"$work/clients.log"
 	trap 'failed_at; cleanup' EXIT
@@ -595,6 +906,10 @@ capture_stage() {
 	servers_up
 	make_dns
 	make_links
+	make_tcp
+	make_frag
+	make_tunnels
+	make_files
 	cleanup
 	trap - EXIT
 }
@@ -625,6 +940,8 @@ in_uml() {
 		mount -t proc proc /proc
 		mount -t sysfs sys /sys
 		mount -t tmpfs tmp /run
+		mkdir -p /dev/pts /dev/shm
+		mount -t devpts pts /dev/pts
 		mkdir -p /run/out /run/netns /run/modules/lib
 		ln -s /usr/lib/uml/modules /run/modules/lib/modules
 		printf '#!/bin/sh\nexec modprobe -d /run/modules "\$@"\n' >/run/modprobe
@@ -632,7 +949,7 @@ in_uml() {
 		echo /run/modprobe >/proc/sys/kernel/modprobe
 		mount -t hostfs none /run/out -o "$out"
 		ip link set lo up
-		for m in veth tun 8021q sch_netem ip_gre ip6_gre ipip sit ip6_tunnel geneve vxlan mpls_iptunnel mpls_gso iptable_filter xt_tcpudp xt_statistic xt_NFLOG nfnetlink_log pppoe; do
+		for m in veth tun 8021q sch_netem ip_gre ip6_gre ipip sit ip6_tunnel geneve vxlan mpls_iptunnel mpls_gso iptable_filter xt_tcpudp xt_statistic xt_NFLOG nfnetlink_log pppoe ppp_async ppp_generic; do
 			modprobe -d /run/modules \$m
 		done
 		if GPD_OUT=/run/out bash ${GPD_TRACE:+-x} "$here/make-captures.sh" --stage-capture ${wanted[*]} </dev/null; then
@@ -644,9 +961,15 @@ in_uml() {
 		halt -f -p || echo o >/proc/sysrq-trigger
 	I
 	chmod +x "$tmp/init"
-	# The console is its standard output; what the script says on it is passed on, the kernel's own lines are not.
-	timeout --foreground -k 5 900 linux.uml mem=768M quiet loglevel=1 rootfstype=hostfs rootflags=/ ro "init=$tmp/init" \
-		con=null con0=fd:0,fd:1 </dev/null 2>&1 | stdbuf -oL tr -d '\r' | tee "$tmp/console" | grep --line-buffered '^make-captures' >&2 || true
+	# The console is its standard output; what the script says on it is passed on, the kernel's own lines are not. Now and
+	# then user-mode Linux does not survive its own start, so it gets three tries.
+	local try
+	for try in 1 2 3; do
+		timeout --foreground -k 5 900 linux.uml mem=768M quiet loglevel=1 rootfstype=hostfs rootflags=/ ro "init=$tmp/init" \
+			con=null con0=fd:0,fd:1 </dev/null 2>&1 | stdbuf -oL tr -d '\r' | tee "$tmp/console" | grep --line-buffered '^make-captures' >&2 || true
+		! grep -q '^Call Trace' "$tmp/console" || continue
+		break
+	done
 	if [ ! -e "$out/.complete" ]; then
 		tail -40 "$tmp/console" >&2
 		tail -n 8 "$out"/.log/*.log >&2 || true
@@ -697,6 +1020,30 @@ derive_all() {
 	derive raw-bsd udp-v4 && rewrite raw-bsd "$f" "$out/raw-bsd.pcap"
 	derive raw-ipv4 udp-v4 && rewrite raw-ipv4 "$f" "$out/raw-ipv4.pcap"
 	derive raw-ipv6 udp-v6 && rewrite raw-ipv6 "$out/udp-v6.pcap" "$out/raw-ipv6.pcap"
+	in_group tcp
+	derive tcp-mid tcp-axfr-one-answer && editcap -F pcap "$out/tcp-axfr-one-answer.pcap" "$out/tcp-mid.pcap" 1-40
+	derive tcp-lossy tcp-axfr-one-answer && editcap -F pcap "$out/tcp-axfr-one-answer.pcap" "$out/tcp-lossy.pcap" 25 26 60-64 101
+	derive tcp-one-side tcp-keepopen && tshark -n -r "$out/tcp-keepopen.pcap" -F pcap -w "$out/tcp-one-side.pcap" -Y 'tcp.srcport == 53' 2>/dev/null
+	in_group frag
+	derive frag-lossy frag-v4 && editcap -F pcap "$out/frag-v4.pcap" "$out/frag-lossy.pcap" 3 8
+	in_group tunnels
+	derive teredo udp-v6 && rewrite teredo "$out/udp-v6.pcap" "$out/teredo.pcap"
+	derive ieee80211 udp-v4 && rewrite ieee80211 "$f" "$out/ieee80211.pcap"
+	derive radiotap udp-v6 && rewrite radiotap "$out/udp-v6.pcap" "$out/radiotap.pcap"
+	in_group files
+	derive pcapng udp-v4 && editcap -F pcapng "$f" "$out/pcapng.pcapng"
+	derive pcapng-nanosecond nanosecond && editcap -F pcapng "$out/nanosecond.pcap" "$out/pcapng-nanosecond.pcapng"
+	derive pcapng-two-interfaces udp-v4 any-sll2 && mergecap -F pcapng -w "$out/pcapng-two-interfaces.pcapng" "$f" "$out/any-sll2.pcap"
+	derive pcapng-two-sections udp-v4 any-sll2 && {
+		editcap -F pcapng "$f" "$tmp/a.pcapng"
+		rewrite pcapng-big-endian "$out/any-sll2.pcap" "$tmp/b.pcapng"
+		cat "$tmp/a.pcapng" "$tmp/b.pcapng" >"$out/pcapng-two-sections.pcapng"
+	}
+	derive pcapng-big-endian udp-v6 && rewrite pcapng-big-endian "$out/udp-v6.pcap" "$out/pcapng-big-endian.pcapng"
+	derive gzip udp-v4 && gzip -9nc "$f" >"$out/gzip.pcap.gz"
+	derive zstd udp-v4 && zstd -q19 -c "$f" >"$out/zstd.pcap.zst"
+	derive rotated-1 udp-v4 && editcap -F pcap -r "$f" "$out/rotated-1.pcap" 1-7
+	derive rotated-2 udp-v4 && editcap -F pcap "$f" "$out/rotated-2.pcap" 1-7
 	true
 }
 
@@ -768,6 +1115,77 @@ check_all() {
 	check raw-ipv6 14 'ipv6 && dns'
 	check nanosecond 8 'dns'
 	check big-endian 14 'dns'
+	check tcp-v4 5 'tcp && dns.flags.response == 1'
+	check tcp-v4 1 'tcp.flags.reset == 1'
+	check tcp-v6 5 'ipv6 && tcp && dns.flags.response == 1'
+	check tcp-keepopen 5 'tcp.stream == 0 && dns.flags.response == 1'
+	check tcp-pipelined 10 'tcp && dns.flags.response == 1'
+	check tcp-axfr 1 'tcp && dns.qry.type == 252 && dns.flags.response == 1'
+	check tcp-axfr-types 1 'tcp && dns.qry.type == 252 && dns.flags.response == 1'
+	check tcp-axfr-one-answer 50 'tcp && dns.flags.response == 1'
+	check tcp-axfr-tsig 1 'dns.qry.type == 252 && dns.resp.type == 250'
+	check tcp-ixfr 2 'tcp && dns.qry.type == 251 && dns.flags.response == 1'
+	check tcp-tc-retry 3 'udp && dns.flags.truncated == 1'
+	check tcp-tc-retry 3 'tcp && dns.flags.response == 1'
+	check tcp-fastopen 2 'tcp.flags.syn == 1 && tcp.len > 0'
+	check tcp-segments 20 'tcp.srcport == 53 && tcp.len > 0 && tcp.len <= 88'
+	check tcp-segments 4 'tcp.dstport == 53 && tcp.len > 0 && tcp.len <= 88'
+	check tcp-reordered 2 'tcp.analysis.out_of_order || tcp.analysis.lost_segment'
+	check tcp-retransmit 2 'tcp.analysis.retransmission'
+	check tcp-loss 2 'tcp.analysis.lost_segment || tcp.analysis.out_of_order || tcp.analysis.retransmission'
+	check tcp-junk 3 'tcp.dstport == 53 && tcp.len > 0'
+	check tcp-mid 40 'tcp.stream == 0 && tcp.flags.syn == 0'
+	check tcp-lossy 1 'tcp.analysis.lost_segment'
+	check tcp-one-side 5 'tcp.srcport == 53 && tcp.len > 0'
+	check frag-v4 10 'ip.frag_offset > 0'
+	check frag-v4 4 'dns && ip.fragments'
+	check frag-v4 1 'dns.flags.response == 0 && ip.fragments'
+	check frag-v6 6 'ipv6.fraghdr.offset > 0'
+	check frag-v6 1 'dns.flags.response == 0 && ipv6.fragments'
+	check frag-reordered 2 'dns && ip.flags.mf == 1'
+	check frag-reordered 1 'dns && ipv6.fraghdr.more == 1'
+	check frag-vlan 4 'vlan.id == 100 && ip.frag_offset > 0'
+	check frag-vlan 2 'vlan.id == 100 && dns && ip.fragments'
+	check frag-inner 3 'gre && (ip.frag_offset > 0 || ipv6.fraghdr.offset > 0)'
+	check frag-outer 3 'vxlan && dns && ip.fragments'
+	check frag-lossy 4 'ip.frag_offset > 0'
+	check vxlan 6 'udp.dstport == 4789 && vxlan && dns'
+	check vxlan-8472 6 'udp.dstport == 8472'
+	check vxlan-v6 6 'ipv6 && vxlan && dns'
+	check geneve 6 'geneve && dns'
+	check gre 6 'gre && dns'
+	check gre-key-csum-seq 6 'gre.key && gre.flags.checksum == 1 && gre.flags.sequence_number == 1 && dns'
+	check gretap 6 'gre.proto == 0x6558 && dns'
+	check ip6gre 6 'ipv6 && gre && dns'
+	check ip6gretap 6 'ipv6 && gre.proto == 0x6558 && dns'
+	check ipip 4 'ip.proto == 4 && dns'
+	check sit 4 'ip.proto == 41 && dns'
+	check ip6tnl 2 'ipv6 && ip && dns'
+	check ip6tnl 2 'ipv6.dstopts && dns'
+	check ip6tnl-no-option 2 'ipv6.nxt == 41 && dns'
+	check ip6tnl-no-option 2 'ipv6.nxt == 4 && dns'
+	check erspan-1 6 'erspan.version == 1 && dns'
+	check erspan-2 6 'erspan.version == 2 && dns'
+	check nested 6 'gre && vxlan && dns'
+	check mpls 6 'mpls && dns'
+	check pppoe 4 'pppoes && dns'
+	check vlan-vxlan 6 'vlan.id == 100 && vxlan && dns'
+	check client-on-tunnel-port 14 'udp.srcport == 53'
+	check nflog 12 'nflog && dns'
+	check teredo 12 'teredo && dns'
+	check ieee80211 12 'wlan && dns'
+	check radiotap 12 'radiotap && dns'
+	check snaplen-80 4 'frame.cap_len == 80 && frame.len > 80'
+	check snaplen-160 4 'frame.cap_len == 160 && frame.len > 160'
+	check pcapng.pcapng 14 'dns'
+	check pcapng-nanosecond.pcapng 8 'dns'
+	check pcapng-two-interfaces.pcapng 10 'frame.interface_id == 1 && dns'
+	check pcapng-two-sections.pcapng 20 'dns'
+	check pcapng-big-endian.pcapng 14 'dns'
+	check gzip.pcap.gz 14 'dns'
+	check zstd.pcap.zst 14 'dns'
+	check rotated-1 7 'dns'
+	check rotated-2 7 'dns'
 }
 
 # -------------------------------------------------------------------------------------------------------------- run
@@ -802,6 +1220,8 @@ need iproute2 ip tc
 need iptables iptables-legacy
 need ethtool ethtool
 need procps sysctl
+need ppp pppd
+need pppoe pppoe-server
 need python3 python3
 need zstd zstd
 if [ ${#missing[@]} -gt 0 ]; then
