@@ -366,10 +366,27 @@ func TestIntegrationSteady(t *testing.T) {
 	type sample struct{ rss, threads, goroutines int }
 	var samples []sample
 	for range minutes {
-		// 1,000,000 packets at 50,000/s are 20 s.
-		replayLive(t, w.client, name, 50_000, 3)
-		rss, threads := memory(t, r.cmd.Process.Pid)
-		samples = append(samples, sample{rss, threads, goroutines()})
+		var s sample // the most of the minute
+		end, done := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(done)
+			for tick := time.NewTicker(time.Second); ; {
+				select {
+				case <-end:
+					tick.Stop()
+					return
+				case <-tick.C:
+					rss, threads := memory(t, r.cmd.Process.Pid)
+					s.rss, s.threads = max(s.rss, rss), max(s.threads, threads)
+				}
+			}
+		}()
+		replayLive(t, w.client, name, 50_000, 3) // 1,000,000 packets at 50,000/s are 20 s
+		close(end)
+		<-done
+		s.goroutines = goroutines()
+		samples = append(samples, s)
+		t.Logf("%+v", s)
 	}
 	r.stop(t)
 	cpu := r.cmd.ProcessState.UserTime() + r.cmd.ProcessState.SystemTime()
