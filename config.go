@@ -60,6 +60,15 @@ type config struct {
 	logMaxAge     int    // days, 0 for no limit
 	logMaxBackups int    // files, 0 for no limit
 	logMaxSize    int    // MB
+	logCompress   bool
+	logFileMode   fs.FileMode
+
+	queueMB           int           // bound of each sink's queue
+	drainTimeout      time.Duration // positive
+	syslog            syslogOptions // facility is "" for none
+	fluentd           fluentdOptions
+	kafka             kafkaOptions // topic is "" for none
+	kafkaPasswordFile string
 
 	statusInterval time.Duration // packet time between status records, 0 for none
 	statsdHost     string        // host:port, "" for none
@@ -102,6 +111,7 @@ const (
 	maxEnvFile   = 1 << 16 // bytes of an env file
 	maxEnvGrowth = 1 << 26 // bytes that an env file may grow to when its variables are expanded
 	defaultEnv   = ".env"
+	defaultTag   = "gopassivedns.NAME"
 	envFileHint  = "name another with -env_file FILE, or none with -env_file ''"
 )
 
@@ -143,6 +153,9 @@ const (
 	groupRecords  = "Records"
 	groupOutput   = "Output"
 	groupFile     = "Output to a file"
+	groupSyslog   = "Output to syslog"
+	groupFluentd  = "Output to Fluentd"
+	groupKafka    = "Output to Kafka"
 	groupMonitor  = "Monitoring"
 	groupProcess  = "Process"
 )
@@ -212,6 +225,12 @@ func optionTable() []option {
 		{flag: "debug", env: "PDNS_DEBUG", def: "false", group: groupOutput,
 			meaning: "say what the program does, as JSON lines with level and msg on stdout",
 			set:     setBool(func(c *config) *bool { return &c.debug })},
+		{flag: "queue_size", env: "PDNS_QUEUE_SIZE", arg: "MB", def: "64", group: groupOutput,
+			meaning: "records that may wait for one sink, in MB; when they are more, reading a file waits (for that 8 MB do), live capture drops new ones for this sink and counts them",
+			set:     setInt(func(c *config) *int { return &c.queueMB }, 1, 65_536)},
+		{flag: "drain_timeout", env: "PDNS_DRAIN_TIMEOUT", arg: "DURATION", def: "10s", group: groupOutput,
+			meaning: "how long sinks may take to deliver what they hold once the program was told to stop; behind the end of a file they take the time they need",
+			set:     setDuration(func(c *config) *time.Duration { return &c.drainTimeout })},
 
 		{flag: "logfile", env: "PDNS_LOG_FILE", arg: "FILE", group: groupFile,
 			meaning: "also write the records to this file, which is rotated",
@@ -225,6 +244,72 @@ func optionTable() []option {
 		{flag: "logMaxSize", env: "PDNS_LOG_SIZE", arg: "MB", def: "100", group: groupFile,
 			meaning: "size in MB at which the file is rotated",
 			set:     setInt(func(c *config) *int { return &c.logMaxSize }, 1, 1_000_000)},
+		{flag: "logCompress", env: "PDNS_LOG_COMPRESS", def: "false", group: groupFile,
+			meaning: "compress rotated files with gzip",
+			set:     setBool(func(c *config) *bool { return &c.logCompress })},
+		{flag: "logFileMode", env: "PDNS_LOG_FILE_MODE", arg: "MODE", def: "0640", group: groupFile,
+			meaning: "mode of the files, in octal",
+			set:     setFileMode},
+
+		{flag: "syslog_facility", env: "PDNS_SYSLOG_FACILITY", arg: "NAME", group: groupSyslog,
+			meaning: "write the records to syslog, as this facility; a name of RFC 5424 such as local0, in any case; needs -syslog_priority",
+			set:     setString(func(c *config) *string { return &c.syslog.facility })},
+		{flag: "syslog_priority", env: "PDNS_SYSLOG_PRIORITY", arg: "NAME", group: groupSyslog,
+			meaning: "severity of the records in syslog, such as info, and their level field; needs -syslog_facility",
+			set:     setString(func(c *config) *string { return &c.syslog.priority })},
+		{flag: "syslog_address", env: "PDNS_SYSLOG_ADDRESS", arg: "ADDRESS", group: groupSyslog,
+			meaning: "where syslog listens: udp://host:port, tcp://host:port or unix:path; the local daemon where none is given",
+			set:     setString(func(c *config) *string { return &c.syslog.address })},
+
+		{flag: "fluentd_socket", env: "PDNS_FLUENTD_SOCKET", arg: "PATH", group: groupFluentd,
+			meaning: "write the records to Fluentd: path of its unix socket, or tcp://host:port",
+			set:     setString(func(c *config) *string { return &c.fluentd.address })},
+		{flag: "fluentd_tag", env: "PDNS_FLUENTD_TAG", arg: "TAG", def: "gopassivedns.NAME", group: groupFluentd,
+			meaning: "tag of the records; NAME in the default is -name",
+			set:     setString(func(c *config) *string { return &c.fluentd.tag })},
+		{flag: "fluentd_ack", env: "PDNS_FLUENTD_ACK", def: "true", group: groupFluentd,
+			meaning: "wait for Fluentd to acknowledge each batch, and send it again where it does not",
+			set:     setBool(func(c *config) *bool { return &c.fluentd.ack })},
+
+		{flag: "kafka_brokers", env: "PDNS_KAFKA_PEERS", arg: "HOST:PORT,…", group: groupKafka,
+			meaning: "write the records to Kafka: some brokers of the cluster, separated by commas; needs -kafka_topic",
+			set:     setBrokers},
+		{flag: "kafka_topic", env: "PDNS_KAFKA_TOPIC", arg: "TOPIC", group: groupKafka,
+			meaning: "topic of the records; needs -kafka_brokers",
+			set:     setString(func(c *config) *string { return &c.kafka.topic })},
+		{flag: "kafka_key", env: "PDNS_KAFKA_KEY", arg: "KEY", def: "none", group: groupKafka,
+			meaning: "key of the messages, which decides the partition: none, client, qname or sensor",
+			set:     setChoice(func(c *config) *string { return &c.kafka.key }, "none", "client", "qname", "sensor")},
+		{flag: "kafka_compression", env: "PDNS_KAFKA_COMPRESSION", arg: "CODEC", def: "zstd", group: groupKafka,
+			meaning: "compression of the messages: none, gzip, snappy, lz4 or zstd",
+			set:     setChoice(func(c *config) *string { return &c.kafka.compression }, "none", "gzip", "snappy", "lz4", "zstd")},
+		{flag: "kafka_acks", env: "PDNS_KAFKA_ACKS", arg: "ACKS", def: "all", group: groupKafka,
+			meaning: "replicas that must have a message before it counts as delivered: all (idempotent, at least once), 1 or 0",
+			set:     setChoice(func(c *config) *string { return &c.kafka.acks }, "all", "1", "0")},
+		{flag: "kafka_version", env: "PDNS_KAFKA_VERSION", arg: "VERSION", group: groupKafka,
+			meaning: "newest protocol to speak, as the version of Kafka that has it, such as 3.6.0; by default one that all brokers of the last years know",
+			set:     setString(func(c *config) *string { return &c.kafka.version })},
+		{flag: "kafka_tls", env: "PDNS_KAFKA_TLS", def: "false", group: groupKafka,
+			meaning: "use TLS",
+			set:     setBool(func(c *config) *bool { return &c.kafka.tls })},
+		{flag: "kafka_tls_ca", env: "PDNS_KAFKA_TLS_CA", arg: "FILE", group: groupKafka,
+			meaning: "PEM file of the authorities that may have signed the brokers' certificates; the system's where none is given",
+			set:     setString(func(c *config) *string { return &c.kafka.tlsCA })},
+		{flag: "kafka_tls_cert", env: "PDNS_KAFKA_TLS_CERT", arg: "FILE", group: groupKafka,
+			meaning: "PEM file of this client's certificate; needs -kafka_tls_key",
+			set:     setString(func(c *config) *string { return &c.kafka.tlsCert })},
+		{flag: "kafka_tls_key", env: "PDNS_KAFKA_TLS_KEY", arg: "FILE", group: groupKafka,
+			meaning: "PEM file of its key",
+			set:     setString(func(c *config) *string { return &c.kafka.tlsKey })},
+		{flag: "kafka_sasl_mechanism", env: "PDNS_KAFKA_SASL_MECHANISM", arg: "MECHANISM", group: groupKafka,
+			meaning: "log in by SASL: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512; the password comes from PDNS_KAFKA_SASL_PASSWORD, in .env or the environment, or from a file",
+			set:     setChoice(func(c *config) *string { return &c.kafka.saslMechanism }, "", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")},
+		{flag: "kafka_sasl_user", env: "PDNS_KAFKA_SASL_USER", arg: "USER", group: groupKafka,
+			meaning: "user to log in as",
+			set:     setString(func(c *config) *string { return &c.kafka.saslUser })},
+		{flag: "kafka_sasl_password_file", env: "PDNS_KAFKA_SASL_PASSWORD_FILE", arg: "FILE", group: groupKafka,
+			meaning: "file that holds the password, and nothing else",
+			set:     setString(func(c *config) *string { return &c.kafkaPasswordFile })},
 
 		{flag: "status_interval", env: "PDNS_STATUS_INTERVAL", arg: "DURATION", def: "0", group: groupMonitor,
 			meaning: "how often a status record is written among the records, in packet time, and one at the end; 0: none; a number alone means seconds",
@@ -258,6 +343,89 @@ func optionTable() []option {
 			meaning: "print this help and exit; also -help",
 			set:     setBool(func(c *config) *bool { return &c.showHelp })},
 	}
+}
+
+// kafkaPasswordEnv is the one variable that has no flag: a command line is for everyone to see.
+const kafkaPasswordEnv = "PDNS_KAFKA_SASL_PASSWORD"
+
+// setChoice takes one of the words given, in any case.
+func setChoice(field func(*config) *string, words ...string) func(*config, string) string {
+	return func(c *config, value string) string {
+		for _, w := range words {
+			if strings.EqualFold(w, value) {
+				*field(c) = w
+				return ""
+			}
+		}
+		return "one of " + strings.TrimPrefix(strings.Join(words, ", "), ", ")
+	}
+}
+
+// setBrokers stores a list of brokers. Their form is checked with the other settings of Kafka.
+func setBrokers(c *config, value string) string {
+	c.kafka.brokers = nil
+	for b := range strings.SplitSeq(value, ",") {
+		if b = strings.TrimSpace(b); b != "" {
+			c.kafka.brokers = append(c.kafka.brokers, b)
+		}
+	}
+	if value != "" && len(c.kafka.brokers) == 0 {
+		return "host:port, several separated by commas"
+	}
+	return ""
+}
+
+// setFileMode takes permission bits in octal. The owner must be able to write the file.
+func setFileMode(c *config, value string) string {
+	n, err := strconv.ParseUint(value, 8, 32)
+	if err != nil || n > 0o777 || n&0o200 == 0 {
+		return "an octal mode that lets the owner write, such as 0640"
+	}
+	c.logFileMode = fs.FileMode(n)
+	return ""
+}
+
+// checkSinks completes and checks the settings that belong together. password is the value of kafkaPasswordEnv.
+func (c *config) checkSinks(password string) error {
+	if (c.syslog.facility == "") != (c.syslog.priority == "") {
+		return &usageError{msg: fmt.Sprintf("-syslog_facility is %s and -syslog_priority is %s", quote(c.syslog.facility), quote(c.syslog.priority)),
+			hint: "give both (PDNS_SYSLOG_FACILITY, PDNS_SYSLOG_PRIORITY) or neither"}
+	}
+	if c.syslog.facility != "" {
+		if err := c.syslog.validate(); err != nil {
+			return &usageError{msg: "bad -syslog_… setting: " + err.Error()}
+		}
+	} else if c.syslog.address != "" {
+		return &usageError{msg: "-syslog_address is given, but no records go to syslog", hint: "give -syslog_facility and -syslog_priority"}
+	}
+	if c.fluentd.tag == defaultTag {
+		c.fluentd.tag = "gopassivedns." + c.name
+	}
+	if c.fluentd.address != "" {
+		if err := c.fluentd.validate(); err != nil {
+			return &usageError{msg: "bad -fluentd_… setting: " + err.Error()}
+		}
+	}
+	k := &c.kafka
+	if (len(k.brokers) == 0) != (k.topic == "") {
+		return &usageError{msg: fmt.Sprintf("-kafka_brokers is %s and -kafka_topic is %s", quote(strings.Join(k.brokers, ",")), quote(k.topic)),
+			hint: "give both (PDNS_KAFKA_PEERS, PDNS_KAFKA_TOPIC) or neither"}
+	}
+	if k.topic == "" {
+		return nil
+	}
+	if c.kafkaPasswordFile != "" {
+		b, err := os.ReadFile(c.kafkaPasswordFile)
+		if err != nil {
+			return &usageError{msg: fmt.Sprintf("read -kafka_sasl_password_file %s: %v", quote(c.kafkaPasswordFile), pathReason(err))}
+		}
+		password = strings.TrimRight(string(b), "\r\n")
+	}
+	k.saslPassword = newSecret(password)
+	if err := k.validate(); err != nil {
+		return &usageError{msg: "bad -kafka_… setting: " + err.Error()}
+	}
+	return nil
 }
 
 func setString(field func(*config) *string) func(*config, string) string {
@@ -522,6 +690,13 @@ func parseConfig(args []string, lookupEnv func(string) (string, bool)) (*config,
 	case c.pcap != "" && c.pfring:
 		return nil, &usageError{msg: "-pfring does not read files", hint: "use it with -dev DEVICE"}
 	}
+	password, ok := fromFile[kafkaPasswordEnv]
+	if !ok {
+		password, _ = lookupEnv(kafkaPasswordEnv)
+	}
+	if err := c.checkSinks(password); err != nil {
+		return nil, err
+	}
 	return c, nil
 }
 
@@ -721,7 +896,7 @@ func suspectVariables(table []option, vars map[string]string, file string) []str
 		switch {
 		case name == "PDNS_ENV_FILE":
 			warnings = append(warnings, fmt.Sprintf("%s in %s has no effect", name, clip(file)))
-		case !known && strings.HasPrefix(name, "PDNS_"):
+		case !known && name != kafkaPasswordEnv && strings.HasPrefix(name, "PDNS_"):
 			warnings = append(warnings, fmt.Sprintf("unknown variable %s in %s", clip(name), clip(file)))
 		}
 	}

@@ -89,7 +89,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	signal.Ignore(syscall.SIGPIPE)
 
 	stop := make(chan struct{})
-	life := watchSignals(ctx, stop)
+	life := watchSignals(ctx, stop, cfg.drainTimeout)
 	defer life.release()
 
 	live := len(cfg.devs) > 0
@@ -145,13 +145,14 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		go life.endWith(q)
 	}
 	log.debugf("gopassivedns %s: %d workers on %d cores, filter %q, %d sinks, %d captures", version, cfg.numProcs, runtime.GOMAXPROCS(0), cfg.bpf, len(queues), len(captures))
-	p := newPipeline(cfg, queues, false, stop)
+	p := newPipeline(cfg, queues, wantsMsgpack(cfg), stop)
 	if live {
 		mon.watch(p.acct, log.block, liveSilence)
 		notifyReady()
 		go keepWatchdog(p.acct.progress, life.end)
 		err = capture.run(p.feeder)
 		notifyStopping()
+		life.endInput()
 	} else {
 		p.feeder.filter = filter
 		mon.watch(p.acct, log.block, 0)
@@ -172,9 +173,6 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	}
 	return exitOK
 }
-
-// drainTimeout is how long sinks may take to deliver what they hold once the program was told to stop.
-const drainTimeout = 10 * time.Second
 
 // drainAll ends the sinks and says whether all was delivered.
 func drainAll(ctx context.Context, queues []*sinkQueue) bool {
@@ -277,7 +275,7 @@ type lifetime struct {
 }
 
 // watchSignals closes stop at the first SIGINT, SIGTERM or end of ctx; a second signal then has its default effect.
-func watchSignals(ctx context.Context, stop chan struct{}) *lifetime {
+func watchSignals(ctx context.Context, stop chan struct{}, drainTimeout time.Duration) *lifetime {
 	l := &lifetime{stop: stop, end: make(chan struct{}), reason: make(chan struct{}, 1), sig: make(chan os.Signal, 2)}
 	l.drainCtx, l.tooLate = context.WithCancel(context.Background())
 	signal.Notify(l.sig, syscall.SIGINT, syscall.SIGTERM)
@@ -309,11 +307,16 @@ func watchSignals(ctx context.Context, stop chan struct{}) *lifetime {
 func (l *lifetime) endWith(q *sinkQueue) {
 	select {
 	case <-q.done():
-		select {
-		case l.reason <- struct{}{}:
-		default:
-		}
+		l.endInput()
 	case <-l.end:
+	}
+}
+
+// endInput stops the input for a reason other than a signal, and begins the time that sinks have.
+func (l *lifetime) endInput() {
+	select {
+	case l.reason <- struct{}{}:
+	default:
 	}
 }
 

@@ -41,11 +41,10 @@ func newPipeline(cfg *config, queues []*sinkQueue, wantMsgpack bool, stop <-chan
 		workersN: uint64(n),
 		statusNs: int64(cfg.statusInterval),
 	}
-	level := ""
 	for i := range n {
 		w := &worker{
 			id: i, in: make(chan *chunk, chunkCount), out: make(chan *part, partCount), free: make(chan *part, partCount),
-			enc:   newEncoder(cfg.name, level, cfg.sections, cfg.layout == layoutRR, wantMsgpack),
+			enc:   newEncoder(cfg.name, cfg.syslog.priority, cfg.sections, cfg.layout == layoutRR, wantMsgpack),
 			tab:   newConnTable(max(1, (cfg.maxPending+n-1)/n), waitBytesTotal/n),
 			done:  newAnsweredSet(max(answeredMin, cfg.maxPending/n)),
 			gcAge: int64(cfg.gcAge), gcInterval: int64(cfg.gcInterval), incomplete: cfg.incomplete,

@@ -50,7 +50,7 @@ type pipelineRun struct {
 func throughPipeline(t testing.TB, cfg config, file []byte) pipelineRun {
 	t.Helper()
 	s := newFakeSink()
-	q := newSinkQueue(s, sinkOptions{queueBytes: sinkQueueBytes, block: true, log: &sinkLog{}})
+	q := newSinkQueue(s, sinkOptions{queueBytes: blockQueueMB << 20, block: true, log: &sinkLog{}})
 	p := newPipeline(&cfg, []*sinkQueue{q}, false, nil)
 	err := readCapture(p.feeder, "x", bytes.NewReader(file), nil)
 	p.finish()

@@ -173,7 +173,7 @@ func TestMonitorsAgree(t *testing.T) {
 	url := "http://" + mon.listener.Addr().String()
 	out := new(discardSink)
 	log := &userLog{stderr: io.Discard}
-	queues := []*sinkQueue{newSinkQueue(out, sinkOptions{queueBytes: sinkQueueBytes, block: true, log: log})}
+	queues := []*sinkQueue{newSinkQueue(out, sinkOptions{queueBytes: blockQueueMB << 20, block: true, log: log})}
 	p := newPipeline(cfg, queues, false, make(chan struct{}))
 	auditAccount(t, p)
 	mon.watch(p.acct, log.block, 0)

@@ -65,7 +65,7 @@ func replay(t *testing.T, args ...string) (*snapshot, string) {
 	cfg := testConfig(t, args...)
 	out := new(discardSink)
 	log := &userLog{stderr: new(bytes.Buffer)}
-	queues := []*sinkQueue{newSinkQueue(out, sinkOptions{queueBytes: sinkQueueBytes, block: true, log: log})}
+	queues := []*sinkQueue{newSinkQueue(out, sinkOptions{queueBytes: blockQueueMB << 20, block: true, log: log})}
 	p := newPipeline(cfg, queues, false, make(chan struct{}))
 	chunks := auditAccount(t, p)
 	if err := readCaptures(p.feeder, []string{cfg.pcap}, nil, log); err != nil {
