@@ -40,6 +40,7 @@ type workerCounters struct {
 	malformed                [len(malformedNames)]uint64
 	broken                   [len(brokenNames)]uint64 // messages whose RRs break off, by section; they count as good
 	cutMessages              uint64                   // messages that the snaplen cut
+	edeCut                   uint64                   // messages with more Extended DNS Errors than a record holds
 	queries, responses       uint64
 
 	matched           uint64 // lookups: a query and its response
@@ -336,6 +337,7 @@ func makeCounterTable() []counter {
 	family("broken_", "broken_messages_total", "section", "DNS messages whose RRs break off, by the section where they do; they count as good.", true, places[:],
 		func(s *snapshot, i int) uint64 { return s.work.broken[i] })
 	odd("messages_cut", "cut_messages_total", "DNS messages that the snaplen cut.", func(s *snapshot) uint64 { return s.work.cutMessages })
+	odd("messages_ede_cut", "ede_cut_messages_total", "DNS messages with more Extended DNS Errors, or more text in them, than a record holds.", func(s *snapshot) uint64 { return s.work.edeCut })
 	count("queries", "queries_total", "DNS queries.", func(s *snapshot) uint64 { return s.work.queries })
 	count("responses", "responses_total", "DNS responses.", func(s *snapshot) uint64 { return s.work.responses })
 

@@ -239,6 +239,9 @@ func (w *worker) dns(f *flow, hash uint64, tcp bool, raw []byte, wire int, ts in
 	if cut {
 		w.count.cutMessages++
 	}
+	if m.edeCut {
+		w.count.edeCut++
+	}
 	var key lookupKey
 	resp := m.response()
 	if resp {
