@@ -108,23 +108,28 @@ func (w liveWire) connect(t *testing.T) {
 	}
 }
 
-// startNSD serves the zone example. in the namespace on the addresses, and returns when it answers.
-func startNSD(t *testing.T, ns string, addresses ...string) {
+// startNSD serves the zone example. in the namespace on the addresses, and returns when it answers: the name of its
+// configuration file, for nsd-control.
+func startNSD(t *testing.T, ns string, addresses ...string) (conf string) {
 	t.Helper()
 	dir := t.TempDir()
-	var conf strings.Builder
-	conf.WriteString("server:\n")
+	var text strings.Builder
+	text.WriteString("server:\n")
 	for _, a := range addresses {
-		fmt.Fprintf(&conf, "  ip-address: %s\n", a)
+		fmt.Fprintf(&text, "  ip-address: %s\n", a)
 	}
-	fmt.Fprintf(&conf, "  username: \"\"\n  chroot: \"\"\n  zonesdir: %q\n  pidfile: \"\"\n  xfrdfile: \"\"\n  zonelistfile: %q\n  logfile: %q\n"+
-		"  server-count: 1\n  ipv4-edns-size: 4096\n  ipv6-edns-size: 4096\nremote-control:\n  control-enable: no\nzone:\n  name: example\n  zonefile: zone\n",
-		dir, dir+"/zones", dir+"/log")
-	zone := "$ORIGIN example.\n@ 60 SOA ns h 1 1 1 1 1\n@ 60 NS ns\nns 60 A 10.0.0.2\nwww 60 A 192.0.2.1\nwww 60 AAAA 2001:db8::1\n*.w 60 A 192.0.2.7\n"
+	fmt.Fprintf(&text, "  username: \"\"\n  chroot: \"\"\n  zonesdir: %q\n  pidfile: \"\"\n  xfrdfile: \"\"\n  zonelistfile: %q\n  logfile: %q\n"+
+		"  server-count: 1\n  rrl-ratelimit: 0\n  ipv4-edns-size: 4096\n  ipv6-edns-size: 4096\nremote-control:\n  control-enable: yes\n  control-interface: %q\nzone:\n  name: example\n  zonefile: zone\n",
+		dir, dir+"/zones", dir+"/log", dir+"/control")
+	nsAddress := "192.0.2.53"
+	if a := net.ParseIP(addresses[0]).To4(); a != nil {
+		nsAddress = a.String()
+	}
+	zone := "$ORIGIN example.\n@ 60 SOA ns h 1 1 1 1 1\n@ 60 NS ns\nns 60 A " + nsAddress + "\nwww 60 A 192.0.2.1\nwww 60 AAAA 2001:db8::1\n*.w 60 A 192.0.2.7\n"
 	for i := range 15 {
 		zone += fmt.Sprintf("big 60 TXT \"%02d%s\"\n", i, strings.Repeat("x", 198))
 	}
-	for name, text := range map[string]string{"conf": conf.String(), "zone": zone} {
+	for name, text := range map[string]string{"conf": text.String(), "zone": zone} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			t.Fatalf("configure NSD: %v", err)
 		}
@@ -150,6 +155,7 @@ func startNSD(t *testing.T, ns string, addresses ...string) {
 		log, _ := os.ReadFile(dir + "/log")
 		return fmt.Errorf("NSD does not answer: %w\n%s", err, log)
 	})
+	return dir + "/conf"
 }
 
 func liveQuestion(name string, qtype uint16) *dns.Msg {
@@ -192,6 +198,8 @@ type runOptions struct {
 	ns  string
 	bin string // "" for the test binary
 	uid uint32 // 0 for root
+
+	stdout *os.File // nil: read the records
 }
 
 // runLive starts the program in a namespace and returns when it says that it is ready.
@@ -231,8 +239,10 @@ func startRun(t *testing.T, opt runOptions, args ...string) *liveRun {
 	if opt.uid != 0 {
 		r.cmd.SysProcAttr.Credential = &syscall.Credential{Uid: opt.uid, Gid: opt.uid}
 	}
-	stdout, err := r.cmd.StdoutPipe()
-	if err != nil {
+	var stdout io.Reader = strings.NewReader("")
+	if opt.stdout != nil {
+		r.cmd.Stdout = opt.stdout
+	} else if stdout, err = r.cmd.StdoutPipe(); err != nil {
 		t.Fatalf("start the program: %v", err)
 	}
 	stderr, err := r.cmd.StderrPipe()

@@ -131,7 +131,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		return exitFailure
 	}
 	if debug.SetMemoryLimit(-1) == math.MaxInt64 { // the user gave no GOMEMLIMIT
-		debug.SetMemoryLimit(memoryBound(cfg, queues))
+		debug.SetMemoryLimit(memoryBound(cfg, len(queues)))
 	}
 	var capture *liveCapture
 	if live {

@@ -34,12 +34,9 @@ const (
 )
 
 // memoryBound is the most memory that cfg and the bounds of all tables and queues allow, with all of them full at once.
-func memoryBound(cfg *config, queues []*sinkQueue) int64 {
-	bound := memoryFixed + int64(cfg.numProcs)*memoryPerWorker + int64(cfg.maxPending)*memoryPerLookup
-	for _, q := range queues {
-		bound += memoryPerSink + 2*int64(q.opt.queueBytes)
-	}
-	return bound
+func memoryBound(cfg *config, sinks int) int64 {
+	perSink := int64(memoryPerSink + 2*cfg.queueBytes())
+	return memoryFixed + int64(cfg.numProcs)*memoryPerWorker + int64(sinks)*perSink + int64(cfg.maxPending)*memoryPerLookup
 }
 
 // newPipeline starts the workers and the output goroutine, which gives the lines to queues.

@@ -88,6 +88,7 @@ type snapshot struct {
 	at      time.Time // when the last of them was; zero before the first
 	// settled says that the sinks, too, are as of that chunk: the output goroutine took the snapshot, or it has ended.
 	settled bool
+	ended   bool // the output goroutine has ended: nothing changes any more but the sinks' queues
 }
 
 // account is the sum of all counters as of the last chunk that was written. Safe for several goroutines.
@@ -149,7 +150,7 @@ func (a *account) progress() uint64 {
 func (a *account) snapshot() *snapshot {
 	s := new(snapshot)
 	a.mu.Lock()
-	s.capture, s.out, s.chunks, s.at, s.settled = a.capture, a.out, a.chunks, a.at, a.ended
+	s.capture, s.out, s.chunks, s.at, s.settled, s.ended = a.capture, a.out, a.chunks, a.at, a.ended, a.ended
 	for i := range a.workers {
 		s.work.add(&a.workers[i])
 	}
@@ -215,6 +216,12 @@ func (s *snapshot) equations() []equation {
 		{"matched lookups = sum over latencies", w.matched, sum(w.latency[:])},
 		{"records made = records merged", w.records, s.out.merged},
 		{"records merged + status records = submitted + in the batch", s.out.merged + s.out.status, s.out.submitted + s.out.batched},
+	}
+	// The kernel's counters are read every few seconds, and for the last time when the devices are closed. A device that
+	// vanished has taken its last ones with it. What the kernel has beyond is packets captured after the end was called.
+	if k := &c.kernel; s.ended && k.received > 0 && c.deviceErrors == 0 {
+		seen := c.frames + k.dropped
+		eqs = append(eqs, equation{"packets + packets dropped by the kernel = at most those it received", seen, min(seen, k.received)})
 	}
 	for _, q := range s.sinks {
 		if s.settled {
