@@ -34,7 +34,7 @@ func runHostile(t testing.TB, capture []byte, wantMsgpack bool, args ...string) 
 	cfg := testConfig(t, append(args, "-pcap=fuzz")...)
 	s := &bothFormsSink{}
 	log := &userLog{stderr: new(bytes.Buffer)}
-	q := newSinkQueue(s, sinkOptions{queueBytes: 8 << 20, block: true, log: log})
+	q := newSinkQueue(s, sinkOptions{queueBytes: blockQueueMB << 20, block: true, log: log})
 	p := newPipeline(cfg, []*sinkQueue{q}, wantMsgpack, make(chan struct{}))
 	r := &hostileRun{}
 	if err := readCapture(p.feeder, "fuzz", bytes.NewReader(capture), func(uint32) {}); err != nil {

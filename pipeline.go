@@ -29,7 +29,7 @@ const (
 const (
 	memoryFixed     = 200 << 20 // program, chunks, fragments, TCP, waiting responses, idle batches
 	memoryPerWorker = 16 << 20  // partCount parts in both forms, each up to partKeep, and one record of 64 KB in -layout lookup
-	memoryPerLookup = 600 // a lookup whose name needs an overflow slot, its queue entries and bucket, its share of answered sets
+	memoryPerLookup = 600       // a lookup whose name needs an overflow slot, its queue entries and bucket, its share of answered sets
 )
 
 // memoryBound is the most memory that cfg and the bounds of all tables allow, with every table full at once.
