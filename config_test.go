@@ -40,7 +40,7 @@ func defaultConfig() config {
 	return config{
 		pcap: "x", bpf: "port 53", name: "s", gcAge: time.Minute, gcInterval: 3 * time.Minute, maxPending: 1_000_000,
 		sections: wantAnswer, layout: layoutRR, incomplete: true, logMaxAge: 28, logMaxBackups: 3, logMaxSize: 100,
-		snaplen: 65535, bufferMB: 64, promisc: true, numProcs: 8, envFile: ".env", statsdInterval: 5 * time.Second, statsdPrefix: "gopassivedns",
+		numProcs: 8, envFile: ".env", statsdInterval: 5 * time.Second, statsdPrefix: "gopassivedns",
 	}
 }
 
@@ -63,7 +63,7 @@ func TestParseConfig(t *testing.T) {
 				*c = config{
 					pcap: "x", bpf: "udp", bpfSet: true, name: "s", gcAge: 5 * time.Second, gcInterval: 7 * time.Second, maxPending: 9,
 					sections: wantAnswer | wantAdditional, layout: layoutLookup, logFile: "l", logMaxAge: 1, logMaxBackups: 2,
-					logMaxSize: 3, quiet: true, debug: true, snaplen: 65535, bufferMB: 64, promisc: true, cpuProfile: "p", numProcs: 13, envFile: ".env",
+					logMaxSize: 3, quiet: true, debug: true, cpuProfile: "p", numProcs: 13, envFile: ".env",
 					statusInterval: 90 * time.Second, statsdHost: "192.0.2.9:8125", statsdInterval: 7 * time.Second, statsdPrefix: "dns", metricsAddr: "127.0.0.1:9553",
 				}
 			},
@@ -81,7 +81,7 @@ func TestParseConfig(t *testing.T) {
 				*c = config{
 					pcap: "x", bpf: "udp", bpfSet: true, name: "s", gcAge: 5 * time.Second, gcInterval: 7 * time.Second, maxPending: 9,
 					sections: wantAuthority, layout: layoutLookup, logFile: "l", logMaxAge: 1, logMaxBackups: 2, logMaxSize: 3,
-					quiet: true, debug: true, snaplen: 65535, bufferMB: 64, promisc: true, cpuProfile: "p", numProcs: 13,
+					quiet: true, debug: true, cpuProfile: "p", numProcs: 13,
 					statusInterval: 5 * time.Minute, statsdHost: "stats.example:9125", statsdInterval: time.Second, statsdPrefix: "a.b", metricsAddr: "[::]:80",
 				}
 			},
@@ -112,16 +112,6 @@ func TestParseConfig(t *testing.T) {
 			environment: map[string]string{"PDNS_LOG_FILE": "l", "PDNS_QUIET": "true", "PDNS_INCOMPLETE": "", "PDNS_PROFILE_FILE": "p"},
 			args:        []string{"-cpuprofile", ""},
 			want:        func(c *config) { c.incomplete = false },
-		},
-		{
-			name: "live capture",
-			environment: map[string]string{"PDNS_DEV": "eth0, eth1", "PDNS_SNAPLEN": "1500", "PDNS_BUFFER_SIZE": "8", "PDNS_PROMISC": "false",
-				"PDNS_EXIT_ON_DEVICE_ERROR": "true", "PDNS_USER": "u", "PDNS_PFRING": "true", "PDNS_PFRING_CLUSTER": "9"},
-			args: []string{"-pcap="},
-			want: func(c *config) {
-				c.pcap, c.devs, c.snaplen, c.bufferMB, c.promisc = "", []string{"eth0", "eth1"}, 1500, 8, false
-				c.exitOnDeviceError, c.user, c.pfring, c.pfringCluster = true, "u", true, 9
-			},
 		},
 		{
 			name: "the default expression written out is the user's",

@@ -26,17 +26,6 @@ import (
 	"time"
 )
 
-// freePort returns a port of the loopback address that was free a moment ago.
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
-}
-
 // startDaemon runs a program until the test ends.
 func startDaemon(t *testing.T, name string, args ...string) {
 	t.Helper()
