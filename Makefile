@@ -12,6 +12,11 @@ RUN      ?=
 # How long each fuzz target runs, and on how many cores.
 FUZZTIME ?= 30s
 FUZZPROCS ?= 2
+# How many packets the largest floods of make soak have, how long its live capture runs, and more flags for it, in which
+# {kafka}, {fluentd} and {syslog} stand for receivers that it starts.
+SOAKFLOOD ?= 5000000
+SOAKTIME  ?= 30m
+SOAKARGS  ?=
 # Where make bench puts the captures it generates, about 300 MB.
 BENCHDIR ?= build/bench
 
@@ -86,6 +91,10 @@ lint: deps ## gofmt, vet, staticcheck
 	go vet ./...
 	$(STATICCHECK) ./...
 
+.PHONY: vuln
+vuln: deps ## look the dependencies up in Go's vulnerability database
+	@sh .ci/vuln.sh
+
 .PHONY: check
 check: lint test ## lint and test
 
@@ -103,6 +112,12 @@ fuzz: deps ## run every fuzz target for FUZZTIME (30s)
 bench: build ## generate captures and measure this program beside tcpdump
 	@command -v tcpdump >/dev/null || sh .ci/deps.sh tcpdump:tcpdump
 	go run ./testdata/bench/run -bin ./$(BIN) -dir $(BENCHDIR)
+
+.PHONY: soak
+soak: build ## run every flood, the largest with SOAKFLOOD (5000000) packets, then a live capture for SOAKTIME (30m)
+	go run ./testdata/bench/run -bin ./$(BIN) -dir $(BENCHDIR) -floods $(SOAKFLOOD)
+	@command -v ip >/dev/null || sh .ci/deps.sh ip:iproute2
+	go run ./testdata/bench/soak -bin ./$(BIN) -dir build/soak -time $(SOAKTIME) -args '$(SOAKARGS)'
 
 .PHONY: golden
 golden: deps ## rewrite the golden files, the scripts' expected output and the README's tables

@@ -288,6 +288,7 @@ func (f *feeder) tick(ts int64) {
 		f.statusTick(ts)
 	}
 	f.started = true
+	f.count.lastTs = ts // of an idle device, which has no frames
 	f.tickTs = ts
 	f.prevTick = ts
 	f.nextTick = ts + tickNs

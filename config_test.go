@@ -41,6 +41,10 @@ func defaultConfig() config {
 		pcap: "x", bpf: "port 53", name: "s", gcAge: time.Minute, gcInterval: 3 * time.Minute, maxPending: 1_000_000,
 		sections: wantAnswer, layout: layoutRR, incomplete: true, logMaxAge: 28, logMaxBackups: 3, logMaxSize: 100,
 		numProcs: 8, envFile: ".env", statsdInterval: 5 * time.Second, statsdPrefix: "gopassivedns",
+		snaplen: 65535, bufferMB: 64, promisc: true,
+		logFileMode: 0o640, queueMB: 64, drainTimeout: 10 * time.Second,
+		fluentd: fluentdOptions{tag: "gopassivedns.s", ack: true},
+		kafka:   kafkaOptions{key: "none", compression: "zstd", acks: "all"},
 	}
 }
 
@@ -58,13 +62,24 @@ func TestParseConfig(t *testing.T) {
 			args: []string{"-bpf", "udp", "-logfile", "l", "-logMaxAge", "1", "-logMaxBackups", "2", "-logMaxSize", "3", "-quiet", "-debug",
 				"-gc_age", "5s", "-gc_interval", "-7s", "-cpuprofile", "p", "-numprocs", "13", "-sections", "additional, answer",
 				"-layout", "lookup", "-incomplete=false", "-max_pending", "9", "-status_interval", "90", "-statsd_host", "192.0.2.9",
-				"-statsd_interval", "7", "-statsd_prefix", "dns.", "-metrics_addr", "9553"},
+				"-statsd_interval", "7", "-statsd_prefix", "dns.", "-metrics_addr", "9553", "-snaplen", "128", "-buffer_size", "9", "-promisc=false",
+				"-exit_on_device_error", "-user", "u", "-pfring_cluster", "7", "-queue_size", "5", "-drain_timeout", "3s", "-logCompress",
+				"-logFileMode", "600", "-syslog_facility", "LOCAL0", "-syslog_priority", "Info", "-syslog_address", "udp://h:1", "-fluentd_socket", "/f",
+				"-fluentd_tag", "t", "-fluentd_ack=false", "-kafka_brokers", "h:1, i:2", "-kafka_topic", "k", "-kafka_key", "QNAME", "-kafka_compression", "LZ4",
+				"-kafka_acks", "1", "-kafka_version", "3.6.0", "-kafka_tls", "-kafka_tls_ca", "ca", "-kafka_tls_cert", "ce", "-kafka_tls_key", "ke",
+				"-kafka_sasl_mechanism", "plain", "-kafka_sasl_user", "ku"},
+			environment: map[string]string{"PDNS_KAFKA_SASL_PASSWORD": "not shown"},
 			want: func(c *config) {
 				*c = config{
 					pcap: "x", bpf: "udp", bpfSet: true, name: "s", gcAge: 5 * time.Second, gcInterval: 7 * time.Second, maxPending: 9,
 					sections: wantAnswer | wantAdditional, layout: layoutLookup, logFile: "l", logMaxAge: 1, logMaxBackups: 2,
 					logMaxSize: 3, quiet: true, debug: true, cpuProfile: "p", numProcs: 13, envFile: ".env",
 					statusInterval: 90 * time.Second, statsdHost: "192.0.2.9:8125", statsdInterval: 7 * time.Second, statsdPrefix: "dns", metricsAddr: "127.0.0.1:9553",
+					snaplen: 128, bufferMB: 9, exitOnDeviceError: true, user: "u", pfringCluster: 7, queueMB: 5, drainTimeout: 3 * time.Second,
+					logCompress: true, logFileMode: 0o600, syslog: syslogOptions{facility: "LOCAL0", priority: "Info", address: "udp://h:1"},
+					fluentd: fluentdOptions{address: "/f", tag: "t"},
+					kafka: kafkaOptions{brokers: []string{"h:1", "i:2"}, topic: "k", key: "qname", compression: "lz4", acks: "1", version: "3.6.0", tls: true,
+						tlsCA: "ca", tlsCert: "ce", tlsKey: "ke", saslMechanism: "PLAIN", saslUser: "ku", saslPassword: newSecret("not shown")},
 				}
 			},
 		},
@@ -76,6 +91,12 @@ func TestParseConfig(t *testing.T) {
 				"PDNS_THREADS": "13", "PDNS_SECTIONS": "authority", "PDNS_LAYOUT": "lookup", "PDNS_INCOMPLETE": "f", "PDNS_MAX_PENDING": "9",
 				"PDNS_ENV_FILE": "", "PDNS_PCAP_FILE": "not this one",
 				"PDNS_STATUS_INTERVAL": "5m", "PDNS_STATSD_HOST": "stats.example:9125", "PDNS_STATSD_INTERVAL": "1", "PDNS_STATSD_PREFIX": "a.b", "PDNS_METRICS_ADDR": "[::]:80",
+				"PDNS_SNAPLEN": "128", "PDNS_BUFFER_SIZE": "9", "PDNS_PROMISC": "0", "PDNS_EXIT_ON_DEVICE_ERROR": "1", "PDNS_USER": "u", "PDNS_PFRING_CLUSTER": "7",
+				"PDNS_QUEUE_SIZE": "5", "PDNS_DRAIN_TIMEOUT": "3s", "PDNS_LOG_COMPRESS": "true", "PDNS_LOG_FILE_MODE": "0600",
+				"PDNS_SYSLOG_FACILITY": "LOCAL0", "PDNS_SYSLOG_PRIORITY": "Info", "PDNS_SYSLOG_ADDRESS": "udp://h:1", "PDNS_FLUENTD_SOCKET": "/f",
+				"PDNS_FLUENTD_TAG": "t", "PDNS_FLUENTD_ACK": "false", "PDNS_KAFKA_PEERS": "h:1, i:2", "PDNS_KAFKA_TOPIC": "k", "PDNS_KAFKA_KEY": "QNAME",
+				"PDNS_KAFKA_COMPRESSION": "LZ4", "PDNS_KAFKA_ACKS": "1", "PDNS_KAFKA_VERSION": "3.6.0", "PDNS_KAFKA_TLS": "1", "PDNS_KAFKA_TLS_CA": "ca",
+				"PDNS_KAFKA_TLS_CERT": "ce", "PDNS_KAFKA_TLS_KEY": "ke", "PDNS_KAFKA_SASL_MECHANISM": "plain", "PDNS_KAFKA_SASL_USER": "ku", "PDNS_KAFKA_SASL_PASSWORD": "not shown",
 			},
 			want: func(c *config) {
 				*c = config{
@@ -83,6 +104,11 @@ func TestParseConfig(t *testing.T) {
 					sections: wantAuthority, layout: layoutLookup, logFile: "l", logMaxAge: 1, logMaxBackups: 2, logMaxSize: 3,
 					quiet: true, debug: true, cpuProfile: "p", numProcs: 13,
 					statusInterval: 5 * time.Minute, statsdHost: "stats.example:9125", statsdInterval: time.Second, statsdPrefix: "a.b", metricsAddr: "[::]:80",
+					snaplen: 128, bufferMB: 9, exitOnDeviceError: true, user: "u", pfringCluster: 7, queueMB: 5, drainTimeout: 3 * time.Second,
+					logCompress: true, logFileMode: 0o600, syslog: syslogOptions{facility: "LOCAL0", priority: "Info", address: "udp://h:1"},
+					fluentd: fluentdOptions{address: "/f", tag: "t"},
+					kafka: kafkaOptions{brokers: []string{"h:1", "i:2"}, topic: "k", key: "qname", compression: "lz4", acks: "1", version: "3.6.0", tls: true,
+						tlsCA: "ca", tlsCert: "ce", tlsKey: "ke", saslMechanism: "PLAIN", saslUser: "ku", saslPassword: newSecret("not shown")},
 				}
 			},
 		},

@@ -36,6 +36,14 @@ type edeOption struct {
 	off, n int
 }
 
+// edeMax and edeTextMax (octets of all texts of a message together) bound what is kept of Extended DNS Errors. They stand
+// in every line of a lookup, so without a bound an answer of 64 KB, half of it errors and half small RRs, becomes
+// hundreds of MB.
+const (
+	edeMax     = 16
+	edeTextMax = 1024
+)
+
 // Why a message can't be used at all: what parse returns.
 const (
 	malformedNone uint8 = iota
@@ -95,6 +103,7 @@ type message struct {
 	udpSize        uint16
 	ecsOff, ecsLen int // body of the client subnet option (RFC 7871 §6) if its shape is valid, else ecsLen is 0
 	ede            []edeOption
+	edeCut         bool // there were more options, or more text, than edeMax and edeTextMax
 
 	broken   uint8 // where reading stopped, brokenNone if it did not
 	trailing int   // octets behind the last RR
@@ -106,7 +115,7 @@ const dnsHeaderLen = 12
 // which case the message can be matched even if broken is set.
 func (m *message) parse(raw []byte) (malformed uint8) {
 	m.raw = raw
-	m.hasQuestion, m.qplain, m.opt, m.do = false, false, false, false
+	m.hasQuestion, m.qplain, m.opt, m.do, m.edeCut = false, false, false, false, false
 	m.qtype, m.qclass, m.udpSize = 0, 0, 0
 	m.extRcode, m.version, m.broken = 0, 0, brokenNone
 	m.qname, m.qend, m.ecsOff, m.ecsLen, m.trailing = 0, 0, 0, 0, 0
@@ -252,6 +261,7 @@ func (m *message) parseOptions(off, end int) {
 		optionECS = 8
 		optionEDE = 15
 	)
+	room := edeTextMax
 	for off < end {
 		if end-off < 4 {
 			m.broken = brokenOPT
@@ -275,6 +285,14 @@ func (m *message) parseOptions(off, end int) {
 				if text > 0 && m.raw[off+n-1] == 0 {
 					text--
 				}
+				if text > room || len(m.ede) == edeMax {
+					m.edeCut = true
+				}
+				if len(m.ede) == edeMax {
+					break
+				}
+				text = min(text, room)
+				room -= text
 				m.ede = append(m.ede, edeOption{code: binary.BigEndian.Uint16(m.raw[off:]), off: off + 2, n: text})
 			}
 		}

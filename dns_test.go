@@ -276,6 +276,35 @@ func TestEDNS(t *testing.T) {
 	}
 }
 
+// TestEDEBounds: of errors and their texts as many are kept as the bounds allow, and the rest is noted.
+func TestEDEBounds(t *testing.T) {
+	option := func(text int) string {
+		return fmt.Sprintf("\x00\x0f%c%c\x00\x16%s", rune(0), rune(text+2), strings.Repeat("x", text))
+	}
+	for _, c := range []struct {
+		options string
+		want    []int // lengths of the texts
+		cut     bool
+	}{
+		{strings.Repeat(option(0), edeMax), make([]int, edeMax), false},
+		{strings.Repeat(option(0), edeMax+1), make([]int, edeMax), true},
+		{strings.Repeat(option(100), 10) + option(24), []int{100, 100, 100, 100, 100, 100, 100, 100, 100, 100, 24}, false},
+		{strings.Repeat(option(100), 10) + option(25), []int{100, 100, 100, 100, 100, 100, 100, 100, 100, 100, 24}, true},
+	} {
+		var m message
+		if m.parse(optMessage(c.options)) != malformedNone || m.broken != brokenNone {
+			t.Errorf("%x: not read", c.options)
+		}
+		got := []int{}
+		for _, e := range m.ede {
+			got = append(got, e.n)
+		}
+		if !reflect.DeepEqual(got, c.want) || m.edeCut != c.cut {
+			t.Errorf("got texts of %v, cut %v; want %v, %v", got, m.edeCut, c.want, c.cut)
+		}
+	}
+}
+
 func TestAppendEDEText(t *testing.T) {
 	for _, c := range []struct{ text, want string }{
 		{"", ""},

@@ -22,6 +22,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/signal"
 	"runtime"
@@ -72,8 +73,8 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		log.warnf("%s", w)
 	}
 
-	// Memory is bounded by pools, so a collection is only needed after the heap has doubled from a floor that the pools
-	// reach anyway.
+	// Memory is bounded by pools, so collections may be rare; but garbage must not double what full tables hold, for which
+	// a limit is set below.
 	debug.SetGCPercent(200)
 
 	if cfg.cpuProfile != "" {
@@ -128,6 +129,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if err != nil {
 		log.errorf("%v", err)
 		return exitFailure
+	}
+	if debug.SetMemoryLimit(-1) == math.MaxInt64 { // the user gave no GOMEMLIMIT
+		debug.SetMemoryLimit(memoryBound(cfg, len(queues)))
 	}
 	var capture *liveCapture
 	if live {

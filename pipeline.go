@@ -25,6 +25,18 @@ const (
 	tcpIdleNs      = int64(2 * time.Minute)
 )
 
+// What memoryBound adds up, in bytes: README's section on sizing says the same.
+const (
+	memoryFixed     = 200 << 20 // program, chunks, fragments, TCP, waiting responses, idle batches
+	memoryPerWorker = 16 << 20  // partCount parts in both forms, each up to partKeep, and one record of 64 KB in -layout lookup
+	memoryPerLookup = 600       // a lookup whose name needs an overflow slot, its queue entries and bucket, its share of answered sets
+)
+
+// memoryBound is the most memory that cfg and the bounds of all tables allow, with every table full at once.
+func memoryBound(cfg *config, sinks int) int64 {
+	return memoryFixed + int64(cfg.numProcs)*memoryPerWorker + 2*int64(sinks)*int64(cfg.queueBytes()) + int64(cfg.maxPending)*memoryPerLookup
+}
+
 // newPipeline starts the workers and the output goroutine, which gives the lines to queues.
 func newPipeline(cfg *config, queues []*sinkQueue, wantMsgpack bool, stop <-chan struct{}) *pipeline {
 	n := cfg.numProcs
@@ -60,7 +72,7 @@ func newPipeline(cfg *config, queues []*sinkQueue, wantMsgpack bool, stop <-chan
 		f.free <- &chunk{slab: make([]byte, slabSize), views: make([][]view, n)}
 	}
 	f.cur = f.take()
-	out := &output{order: f.order, workers: f.workers, free: f.free, queues: queues, pool: newBatchPool(64), msgpack: wantMsgpack, acct: p.acct}
+	out := &output{order: f.order, workers: f.workers, free: f.free, queues: queues, pool: newBatchPool(blockQueueMB<<20/batchTarget + 2), msgpack: wantMsgpack, acct: p.acct}
 	if cfg.statusInterval > 0 {
 		out.status = newStatusWriter(cfg.name, version)
 	}

@@ -939,13 +939,17 @@ func (d *rdataDecoder) hip() bool {
 	d.out = appendUint(d.out, uint64(b[1]))
 	d.hexLower(tag)
 	d.base64(key)
-	for d.off < d.end {
-		if !d.name() {
+	for n := 0; d.off < d.end; n++ {
+		if n == hipServersMax || !d.name() {
 			return false
 		}
 	}
 	return true
 }
+
+// hipServersMax bounds the rendezvous servers of a HIP RR. They are not to be compressed (RFC 8005 §5), but where they
+// are, each takes two octets, and 64 KB of them would be 40 MB of text.
+const hipServersMax = 64
 
 // sized writes a count of two octets, then as many octets in hexadecimal.
 func (d *rdataDecoder) sized(upper bool) bool {

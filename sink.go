@@ -162,7 +162,7 @@ func (p *batchPool) get() *batch {
 
 // put keeps b unless the pool is full or one huge record has made it a waste of memory.
 func (p *batchPool) put(b *batch) {
-	if cap(b.json) > 4*batchTarget || cap(b.msgpack) > 4*batchTarget {
+	if cap(b.json) > 2*batchTarget || cap(b.msgpack) > 2*batchTarget {
 		return
 	}
 	p.mu.Lock()

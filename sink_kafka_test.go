@@ -605,7 +605,8 @@ func TestKafkaConnectionReset(t *testing.T) {
 		l, err := net.Listen(network, address)
 		return resetListener{l, left}, err
 	}))
-	q := startKafkaQueue(t, kafkaOptions{brokers: k.ListenAddrs(), compression: "none"}, &sinkLog{})
+	log := &sinkLog{}
+	q := startKafkaQueue(t, kafkaOptions{brokers: k.ListenAddrs(), compression: "none"}, log)
 	bs, want := testBatches(0, 20000, 700)
 	for i, b := range bs {
 		if i%9 == 5 {
@@ -622,6 +623,7 @@ func TestKafkaConnectionReset(t *testing.T) {
 		t.Errorf("%d bytes left to the last reset", left.Load())
 	}
 	st := balanced(t, q)
+	t.Logf("%+v, said %q", st, log.said())
 	checkKafka(t, readKafka(t, k.ListenAddrs(), nil), want, false, st.resent)
 	if st.written != 20000 {
 		t.Errorf("got %+v", st)

@@ -50,15 +50,19 @@ func openSinks(cfg *config, stdout io.Writer, log logger, block bool) ([]*sinkQu
 			return nil, err
 		}
 	}
-	mb := cfg.queueMB
-	if block {
-		mb = min(mb, blockQueueMB)
-	}
 	var queues []*sinkQueue
 	for _, s := range sinks {
-		queues = append(queues, newSinkQueue(s, sinkOptions{queueBytes: mb << 20, block: block, log: log}))
+		queues = append(queues, newSinkQueue(s, sinkOptions{queueBytes: cfg.queueBytes(), block: block, log: log}))
 	}
 	return queues, nil
+}
+
+// queueBytes is the bound of what waits for one sink.
+func (c *config) queueBytes() int {
+	if c.pcap != "" {
+		return min(c.queueMB, blockQueueMB) << 20
+	}
+	return c.queueMB << 20
 }
 
 // wantsMsgpack says whether a sink takes records as msgpack.

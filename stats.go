@@ -40,6 +40,7 @@ type workerCounters struct {
 	malformed                [len(malformedNames)]uint64
 	broken                   [len(brokenNames)]uint64 // messages whose RRs break off, by section; they count as good
 	cutMessages              uint64                   // messages that the snaplen cut
+	edeCut                   uint64                   // messages with more Extended DNS Errors than a record holds
 	queries, responses       uint64
 
 	matched           uint64 // lookups: a query and its response
@@ -87,6 +88,7 @@ type snapshot struct {
 	at      time.Time // when the last of them was; zero before the first
 	// settled says that the sinks, too, are as of that chunk: the output goroutine took the snapshot, or it has ended.
 	settled bool
+	ended   bool // the output goroutine has ended: nothing changes any more but the sinks' queues
 }
 
 // account is the sum of all counters as of the last chunk that was written. Safe for several goroutines.
@@ -148,7 +150,7 @@ func (a *account) progress() uint64 {
 func (a *account) snapshot() *snapshot {
 	s := new(snapshot)
 	a.mu.Lock()
-	s.capture, s.out, s.chunks, s.at, s.settled = a.capture, a.out, a.chunks, a.at, a.ended
+	s.capture, s.out, s.chunks, s.at, s.settled, s.ended = a.capture, a.out, a.chunks, a.at, a.ended, a.ended
 	for i := range a.workers {
 		s.work.add(&a.workers[i])
 	}
@@ -214,6 +216,12 @@ func (s *snapshot) equations() []equation {
 		{"matched lookups = sum over latencies", w.matched, sum(w.latency[:])},
 		{"records made = records merged", w.records, s.out.merged},
 		{"records merged + status records = submitted + in the batch", s.out.merged + s.out.status, s.out.submitted + s.out.batched},
+	}
+	// The kernel's counters are read every few seconds, and for the last time when the devices are closed. A device that
+	// vanished has taken its last ones with it. What the kernel has beyond is packets captured after the end was called.
+	if k := &c.kernel; s.ended && k.received > 0 && c.deviceErrors == 0 {
+		seen := c.frames + k.dropped
+		eqs = append(eqs, equation{"packets + packets dropped by the kernel = at most those it received", seen, min(seen, k.received)})
 	}
 	for _, q := range s.sinks {
 		if s.settled {
@@ -329,6 +337,7 @@ func makeCounterTable() []counter {
 	family("broken_", "broken_messages_total", "section", "DNS messages whose RRs break off, by the section where they do; they count as good.", true, places[:],
 		func(s *snapshot, i int) uint64 { return s.work.broken[i] })
 	odd("messages_cut", "cut_messages_total", "DNS messages that the snaplen cut.", func(s *snapshot) uint64 { return s.work.cutMessages })
+	odd("messages_ede_cut", "ede_cut_messages_total", "DNS messages with more Extended DNS Errors, or more text in them, than a record holds.", func(s *snapshot) uint64 { return s.work.edeCut })
 	count("queries", "queries_total", "DNS queries.", func(s *snapshot) uint64 { return s.work.queries })
 	count("responses", "responses_total", "DNS responses.", func(s *snapshot) uint64 { return s.work.responses })
 

@@ -26,6 +26,17 @@ import (
 	"time"
 )
 
+// freeTCPPort returns a port of the loopback address that was free a moment ago.
+func freeTCPPort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
 // startDaemon runs a program until the test ends.
 func startDaemon(t *testing.T, name string, args ...string) {
 	t.Helper()
@@ -98,7 +109,7 @@ func statsdDaemon(t *testing.T) (udp, admin int) {
 		}
 		js = filepath.Join(dir, "node_modules/statsd/stats.js")
 	}
-	udp, admin = freePort(t), freePort(t)
+	udp, admin = freeTCPPort(t), freeTCPPort(t)
 	config := filepath.Join(dir, "config.js")
 	// The daemon empties its counters at each flush: there is none before the test has read them.
 	text := fmt.Sprintf(`{address:"127.0.0.1",port:%d,mgmt_address:"127.0.0.1",mgmt_port:%d,flushInterval:3600000,backends:["./backends/console"]}`, udp, admin)
@@ -149,7 +160,7 @@ func prometheusDaemon(t *testing.T, target string) string {
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	base := fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	base := fmt.Sprintf("127.0.0.1:%d", freeTCPPort(t))
 	startDaemon(t, "prometheus", "--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+base)
 	eventually(t, "Prometheus is ready", func() bool {
 		r, err := http.Get("http://" + base + "/-/ready")
@@ -201,7 +212,7 @@ func TestMonitorsWithRealDaemons(t *testing.T) {
 		t.Fatal(err)
 	}
 	udp, admin := statsdDaemon(t)
-	metrics := fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	metrics := fmt.Sprintf("127.0.0.1:%d", freeTCPPort(t))
 	base := prometheusDaemon(t, metrics)
 
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)

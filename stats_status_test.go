@@ -223,6 +223,9 @@ func TestStatusClock(t *testing.T) {
 	for _, ts := range []int64{100e9, 105e9, 109e9, 110e9, 119e9, 125e9, 130e9, 129e9, 50e9, 59e9, 60e9, 1<<63 - 1, 1<<63 - 1, -1 << 63, 0} {
 		f.cur = &chunk{}
 		f.tick(ts)
+		if f.count.lastTs != ts {
+			t.Errorf("last time: got %d, want %d", f.count.lastTs, ts)
+		}
 		if f.cur.statusDue {
 			got = append(got, f.cur.statusTs)
 			if !f.full() {

@@ -121,7 +121,7 @@ func floods(t *testing.T, packets int) map[string]string {
 	captures := make(map[string]string)
 	for _, kind := range []string{"spoofed-queries", "unsolicited", "pointer-bombs", "rr-counts", "names127", "txt64k", "tcp-halfopen", "tcp-onebyte",
 		"tcp-neverending", "frag-overlap", "frag-tiny", "frag-incomplete", "vlan-nest", "tunnel-nest", "clock-back", "clock-jump", "clock-zero",
-		"clock-2262", "mixed-3", "noise"} {
+		"clock-2262", "mixed-3", "long-queries", "same-key", "everything", "noise"} {
 		file := filepath.Join(dir, kind+".pcap")
 		cmd := exec.Command(bin, "-kind", kind, "-n", fmt.Sprint(packets), "-o", file, "-truth", filepath.Join(dir, kind+".json"))
 		if out, err := cmd.CombinedOutput(); err != nil {

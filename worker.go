@@ -239,6 +239,9 @@ func (w *worker) dns(f *flow, hash uint64, tcp bool, raw []byte, wire int, ts in
 	if cut {
 		w.count.cutMessages++
 	}
+	if m.edeCut {
+		w.count.edeCut++
+	}
 	var key lookupKey
 	resp := m.response()
 	if resp {
@@ -467,7 +470,7 @@ func (w *worker) unanswered(i int32, l *lookup) {
 	w.count.unanswered++
 	w.count.unansweredQueries += uint64(l.attempts)
 	if w.incomplete {
-		w.enc.lookup(w, l, nil, l.ts, 0, 0, false, 0, statusUnanswered)
+		w.enc.lookup(w, l, nil, l.ts, 0, 0, false, l.vlan, statusUnanswered)
 	} else {
 		w.count.status[statusUnanswered]++
 	}

@@ -40,6 +40,7 @@ type flood struct {
 	truth       *truth
 	goodPackets int
 	step        int // of kinds that vary from one to the next
+	turns       int // of kinds that mix others
 	conns       []wire.Conn
 	conn        int // the one whose turn it is
 

@@ -52,6 +52,9 @@ var kinds = map[string]kind{
 	"clock-zero":      {about: "every time is 0", step: spoofedQuery, clock: func(int64) uint64 { return 0 }},
 	"clock-2262":      {about: "pcapng: time runs over the end of 63 bits of ns in 2262, and to where 64 bits of µs end", step: spoofedQuery, clock: clock2262, ng: true},
 	"mixed-3":         {about: "half-open TCP connections and incomplete trains of fragments in equal numbers", step: mixed, carry: carryMixed},
+	"long-queries":    {about: "queries for names of 255 bytes, with random ids, ports and addresses, never answered", step: longQuery},
+	"same-key":        {about: "queries from one address and port with one id, each for another name, never answered", step: sameKey},
+	"everything":      {about: "what fills a table each, in turn: queries, responses, half-open and endless TCP, fragments", step: everything, carry: carryMixed},
 	"noise":           {about: "frames of random bytes, and DNS ports with random payload", step: noise},
 }
 

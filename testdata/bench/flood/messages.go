@@ -24,6 +24,49 @@ func spoofedQuery(f *flood) {
 	f.udp(f.stranger(), f.port(), false, f.msg.B)
 }
 
+// longQuery asks for a name of 255 bytes, which is as long as names are (RFC 1035 §2.3.4), so that what is kept of each
+// query is as much as it can be.
+func longQuery(f *flood) {
+	b := f.name[:0]
+	for _, n := range []int{63, 63, 63, 61} {
+		b = append(b, byte(n))
+		for range n {
+			b = append(b, 'a'+byte(f.r.IntN(26)))
+		}
+	}
+	f.name = append(b, 0)
+	f.msg.Begin(uint16(f.r.Uint32()), flagRD, f.name, wire.TypeA)
+	f.udp(f.stranger(), f.port(), false, f.msg.B)
+}
+
+// sameKey sends queries that differ in nothing but the name, so that they meet in one place of a table.
+func sameKey(f *flood) {
+	client := &wire.Host{Addr: [16]byte{11, 1, 2, 3}, MAC: [6]byte{2, 0x66, 0, 0, 0, 1}}
+	f.msg.Begin(4711, flagRD, f.randomName(), wire.TypeA)
+	f.udp(client, 5353, false, f.msg.B)
+}
+
+// everything takes turns, so that all tables are full at once.
+func everything(f *flood) {
+	f.turns++
+	switch f.turns % 10 {
+	case 0:
+		halfOpen(f)
+	case 1:
+		neverEnding(f)
+	case 2:
+		incomplete(f)
+	case 3, 4:
+		unsolicited(f)
+	case 5:
+		longNames(f)
+	case 6, 7:
+		longQuery(f)
+	default:
+		spoofedQuery(f)
+	}
+}
+
 func unsolicited(f *flood) {
 	m := &f.msg
 	m.Begin(uint16(f.r.Uint32()), flagQR|flagRD|flagRA, f.randomName(), wire.TypeA)

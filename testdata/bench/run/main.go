@@ -1,6 +1,6 @@
 // Command run measures gopassivedns beside tcpdump, on captures that it has the generator make.
 //
-//	go run ./testdata/bench/run -bin ./gopassivedns -dir build/bench [-runs 5] [-packets N] [-only udp,tcp,vxlan] [-determinism] [-floods N]
+//	go run ./testdata/bench/run -bin ./gopassivedns -dir build/bench [-runs 5] [-packets N] [-only udp,tcp,vxlan] [-determinism] [-floods N [-flood KIND,…]]
 //
 // What enters: a binary. What leaves: a table of CPU, wall time and peak memory fit for the README, and exit code 1
 // with a line for each requirement that is missed. Times are compared within one run only: the programs take turns on
@@ -63,6 +63,7 @@ type capture struct {
 type cost struct {
 	cpu, wall time.Duration
 	memoryMB  float64
+	said      string // stderr
 }
 
 type config struct {
@@ -71,6 +72,7 @@ type config struct {
 	packets  int
 	only     []string
 	floods   int
+	flood    []string // nil: all
 }
 
 func main() {
@@ -81,9 +83,13 @@ func main() {
 	flag.IntVar(&c.packets, "packets", 2_000_000, "packets of each capture")
 	only := flag.String("only", "udp,tcp,vxlan", "captures to use")
 	determinism := flag.Bool("determinism", false, "also compare the output of 1, 2, 3, 8 and 13 workers, three times each")
-	flag.IntVar(&c.floods, "floods", 0, "instead, run every flood with that many hostile packets")
+	flag.IntVar(&c.floods, "floods", 0, "instead, run the floods, the largest with that many hostile packets")
+	flood := flag.String("flood", "", "floods to run, of those that floods.go lists; all without")
 	flag.Parse()
 	c.only = strings.Split(*only, ",")
+	if *flood != "" {
+		c.flood = strings.Split(*flood, ",")
+	}
 	for _, name := range c.only {
 		if name != "udp" && name != "tcp" && name != "vxlan" {
 			fmt.Fprintf(os.Stderr, "run: -only %q: a capture is udp, tcp or vxlan\n", name)
@@ -112,7 +118,7 @@ func main() {
 
 // run returns the requirements that are missed; an error means that there is no measurement.
 func run(ctx context.Context, c *config, determinism bool) (missed []string, err error) {
-	if _, err := exec.LookPath("tcpdump"); err != nil {
+	if _, err := exec.LookPath("tcpdump"); err != nil && c.floods == 0 {
 		return nil, errors.New("tcpdump is the measure and is not there; on Debian: apt-get install tcpdump")
 	}
 	if c.bin, err = filepath.Abs(c.bin); err != nil {
@@ -260,6 +266,7 @@ func once(ctx context.Context, bin string, args ...string) (cost, error) {
 		cpu:      cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(),
 		wall:     wall,
 		memoryMB: float64(usage.Maxrss) / 1024, // Linux counts in KiB
+		said:     stderr.String(),
 	}, nil
 }
 

@@ -62,9 +62,9 @@ func TestJudge(t *testing.T) {
 	at := func(name string, packets int, cpu, wall, memoryMB float64) *capture {
 		n := truth.New()
 		n.Packets = packets
-		second := cost{time.Second, time.Second, 6}
+		second := cost{cpu: time.Second, wall: time.Second, memoryMB: 6}
 		return &capture{name: name, truth: n, peer: []cost{second},
-			ours: []cost{{time.Duration(cpu * 1e9), time.Duration(wall * 1e9), memoryMB}}}
+			ours: []cost{{cpu: time.Duration(cpu * 1e9), wall: time.Duration(wall * 1e9), memoryMB: memoryMB}}}
 	}
 	for _, c := range []struct {
 		name     string
@@ -112,5 +112,37 @@ func TestMedian(t *testing.T) {
 		if got := median(n, func(i int) float64 { return v[i] }); got != want {
 			t.Errorf("of %d: got %g, want %g", n, got, want)
 		}
+	}
+}
+
+func TestFloodRules(t *testing.T) {
+	at := func(change func(r *floodRun)) *floodRun {
+		r := &floodRun{kind: floodKind{name: "x"}, packets: 1000, read: 150_000, written: 500_000, got: cost{wall: time.Second, memoryMB: 344}, found: 9, expected: 9}
+		r.ordinary.packets, r.ordinary.read, r.ordinary.written = 4000, 600_000, 2_000_000
+		change(r)
+		return r
+	}
+	for _, c := range []struct {
+		name string
+		run  *floodRun
+		unit string
+		want []string
+	}{
+		{"met", at(func(r *floodRun) {}), "packets", nil},
+		{"slow", at(func(r *floodRun) { r.got.wall *= 2 }), "packets", []string{"x: 0.12 of ordinary traffic's packets/s, the limit is 0.2"}},
+		{"large", at(func(r *floodRun) { r.read *= 5; r.got.wall *= 4 }), "bytes read", nil},
+		{"large and slow", at(func(r *floodRun) { r.read *= 5; r.got.wall *= 7 }), "bytes read", []string{"x: 0.18 of ordinary traffic's bytes read/s, the limit is 0.2"}},
+		{"growing", at(func(r *floodRun) { r.written *= 10; r.got.wall *= 10 }), "bytes written", nil},
+		{"growing and slow", at(func(r *floodRun) { r.written *= 10; r.got.wall *= 13 }), "bytes written", []string{"x: 0.19 of ordinary traffic's bytes written/s, the limit is 0.2"}},
+		{"memory and losses", at(func(r *floodRun) { r.got.memoryMB, r.found, r.wrong = 345, 8, "{" }), "packets",
+			[]string{"x: peak memory is 345 MB, the bound is 344", "x: 8 good lookups found, want 9", "x: {"}},
+	} {
+		_, unit := c.run.rate()
+		if got := c.run.missed(); !reflect.DeepEqual(got, c.want) || unit != c.unit {
+			t.Errorf("%s: got %q in %s, want %q in %s", c.name, got, unit, c.want, c.unit)
+		}
+	}
+	if got := lostIn("1 packet\nlost or odd: 3 evicted_lookups, 1 packets_cut\nend\n"); got != "3 evicted_lookups, 1 packets_cut" {
+		t.Errorf("got %q", got)
 	}
 }
