@@ -12,11 +12,9 @@ RUN      ?=
 # How long each fuzz target runs, and on how many cores.
 FUZZTIME ?= 30s
 FUZZPROCS ?= 2
-# How many packets the largest floods of make soak have, how long its live capture runs, and more flags for it, in which
-# {kafka}, {fluentd} and {syslog} stand for receivers that it starts.
+# How many packets the largest floods of make soak have, and how long its live capture runs.
 SOAKFLOOD ?= 5000000
 SOAKTIME  ?= 30m
-SOAKARGS  ?=
 # Where make bench puts the captures it generates, about 300 MB.
 BENCHDIR ?= build/bench
 
@@ -117,7 +115,7 @@ bench: build ## generate captures and measure this program beside tcpdump
 soak: build ## run every flood, the largest with SOAKFLOOD (5000000) packets, then a live capture for SOAKTIME (30m)
 	go run ./testdata/bench/run -bin ./$(BIN) -dir $(BENCHDIR) -floods $(SOAKFLOOD)
 	@command -v ip >/dev/null || sh .ci/deps.sh ip:iproute2
-	go run ./testdata/bench/soak -bin ./$(BIN) -dir build/soak -time $(SOAKTIME) -args '$(SOAKARGS)'
+	go run ./testdata/bench/soak -bin ./$(BIN) -dir build/soak -time $(SOAKTIME)
 
 .PHONY: golden
 golden: deps ## rewrite the golden files, the scripts' expected output and the README's tables

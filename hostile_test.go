@@ -334,6 +334,19 @@ func (h *hostileFrames) matches(frame []byte, _ int, link uint32) bool {
 	return false
 }
 
+// TestMemoryBound: the README gives the sum for the default flags, one file to read and one output.
+func TestMemoryBound(t *testing.T) {
+	cfg := testConfig(t, "-pcap=x")
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := fmt.Sprintf("which is %d MB with the default flags", memoryBound(cfg, 1)>>20)
+	if !bytes.Contains(readme, []byte(text)) {
+		t.Errorf("the README does not say %q", text)
+	}
+}
+
 // FuzzPipeline runs any bytes through the whole program but its sinks; see checkHostile for what must hold. mode
 // chooses what a user could: the layout, the sections, msgpack, the bounds.
 func FuzzPipeline(f *testing.F) {

@@ -29,12 +29,14 @@ const (
 const (
 	memoryFixed     = 200 << 20 // program, chunks, fragments, TCP, waiting responses, idle batches
 	memoryPerWorker = 16 << 20  // partCount parts in both forms, each up to partKeep, and one record of 64 KB in -layout lookup
+	memoryPerSink   = 8 << 20   // what it has in hand, beside twice its queue
 	memoryPerLookup = 600       // a lookup whose name needs an overflow slot, its queue entries and bucket, its share of answered sets
 )
 
-// memoryBound is the most memory that cfg and the bounds of all tables allow, with every table full at once.
+// memoryBound is the most memory that cfg and the bounds of all tables and queues allow, with all of them full at once.
 func memoryBound(cfg *config, sinks int) int64 {
-	return memoryFixed + int64(cfg.numProcs)*memoryPerWorker + 2*int64(sinks)*int64(cfg.queueBytes()) + int64(cfg.maxPending)*memoryPerLookup
+	perSink := int64(memoryPerSink + 2*cfg.queueBytes())
+	return memoryFixed + int64(cfg.numProcs)*memoryPerWorker + int64(sinks)*perSink + int64(cfg.maxPending)*memoryPerLookup
 }
 
 // newPipeline starts the workers and the output goroutine, which gives the lines to queues.

@@ -26,9 +26,10 @@ import (
 	"time"
 )
 
-// The memory bound, as pipeline.go adds it up for the default flags: 8 workers, 1 output, a million lookups.
+// The memory bound, as pipeline.go adds it up for the default flags: 8 workers, 1 output, a million lookups. MB are 2^20
+// bytes, as the kernel counts.
 const (
-	fixedMB      = 200 + 8*16 + 16
+	fixedMB      = 200 + 8*16 + 8 + 2*8
 	longBytes    = 600.0 // of a lookup with a long name
 	shortBytes   = 300.0
 	maxPending   = 1_000_000
@@ -86,7 +87,7 @@ func (r *floodRun) boundMB() float64 {
 	if r.kind.long {
 		per = longBytes
 	}
-	return fixedMB + float64(min(r.packets, maxPending))*per/1e6
+	return fixedMB + float64(min(r.packets, maxPending))*per/(1<<20)
 }
 
 // missed returns the requirements that the flood has missed.

@@ -8,7 +8,7 @@
 // on stdout, in a rotated file and to the receivers below, status records, and metrics.
 //
 // Receivers: statsd, a Kafka cluster (kfake), a Fluentd socket and a syslog socket that take everything and throw it away. -args
-// are more flags for gopassivedns, in which {kafka}, {fluentd} and {syslog} stand for their addresses.
+// are the flags for the last three, in which {kafka}, {fluentd} and {syslog} stand for their addresses.
 //
 // Required: memory is flat (in the last third of the time it is not more than a tenth and 16 MB above that of the
 // second third), the account adds up whenever it is asked for (SIGUSR1, once a minute) and at the end, every line is JSON,
@@ -69,6 +69,9 @@ type source struct {
 	slower int // divides the rate
 }
 
+// sinks are the flags for the receivers.
+const sinks = "-kafka_brokers {kafka} -kafka_topic dns -fluentd_socket {fluentd} -fluentd_ack=false -syslog_facility local0 -syslog_priority info -syslog_address unix:{syslog}"
+
 const (
 	outside = "c0" // frames are sent here
 	inside  = "s0" // and captured here
@@ -79,7 +82,7 @@ func main() {
 	var o options
 	flag.StringVar(&o.bin, "bin", "./gopassivedns", "the binary to run")
 	flag.StringVar(&o.dir, "dir", "build/soak", "directory for captures and the log file")
-	flag.StringVar(&o.args, "args", "", "more flags for it, separated by blanks")
+	flag.StringVar(&o.args, "args", sinks, "more flags for it, separated by blanks")
 	flag.DurationVar(&o.time, "time", 30*time.Minute, "how long")
 	flag.IntVar(&o.rate, "rate", 5000, "packets a second")
 	flag.Uint64Var(&o.seed, "seed", 1, "of the order in which the floods come")
