@@ -14,7 +14,6 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -283,24 +282,6 @@ func TestIntegrationRates(t *testing.T) {
 		}
 	}
 	t.Logf("%d packets each\n%s", benchPackets, table.String())
-}
-
-// lockedBuffer is what a running command has written so far.
-type lockedBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
 }
 
 // settle waits until a process has been idle for a moment: it has read what the kernel held for it.
