@@ -218,6 +218,16 @@ func (f *feeder) slowFrame(pkt []byte, r verdict, lt uint32, ts int64, seq uint6
 		switch r {
 		case verdictFragment:
 			cut := v.end-v.l4 < v.wire
+			if cut {
+				// It can't become whole. The message's beginning is in the first fragment; the others are counted.
+				loc := &f.loc
+				if tunnelled {
+					loc = &f.inner
+				}
+				if r = loc.locateCutFragment(seg, v); r != verdictFragment {
+					break
+				}
+			}
 			if v.flags&viewV6 != 0 {
 				seg = f.defrag.add6(seg[v.l3:v.end], int(v.l4-v.l3), cut, vlan, ts)
 			} else {
@@ -227,7 +237,7 @@ func (f *feeder) slowFrame(pkt []byte, r verdict, lt uint32, ts int64, seq uint6
 				return verdictFragment
 			}
 			reassembled = true
-			lt = linkRaw
+			lt, r = linkRaw, verdictSlow
 		case verdictSlow:
 			var rest []byte
 			if rest, lt, r = f.slow.decapsulate(seg, lt); r != verdictSlow {
@@ -235,6 +245,9 @@ func (f *feeder) slowFrame(pkt []byte, r verdict, lt uint32, ts int64, seq uint6
 			}
 			seg = rest
 			tunnelled = true
+		}
+		if r != verdictFragment && r != verdictSlow {
+			break // a cut fragment, located already
 		}
 		*v = view{}
 		loc := &f.loc

@@ -369,6 +369,27 @@ func (l *locator) locateL4(pkt []byte, proto uint8, src, dst, src2, dst2 uint64,
 	return verdictTCP
 }
 
+// locateCutFragment goes on with a fragment that the snaplen cut, which v describes, as if it were the whole packet: UDP says
+// itself how long the datagram is. verdictFragment means that it is not the first fragment of a UDP datagram.
+func (l *locator) locateCutFragment(pkt []byte, v *view) verdict {
+	ip := pkt[v.l3:]
+	if v.flags&viewV6 == 0 {
+		if ip[9] != protoUDP || binary.BigEndian.Uint16(ip[6:])&0x1fff != 0 {
+			return verdictFragment
+		}
+		v.wire = 65535
+		return l.locateL4(pkt, protoUDP, uint64(binary.BigEndian.Uint32(ip[12:])), uint64(binary.BigEndian.Uint32(ip[16:])), 0, 0, v)
+	}
+	h := pkt[v.l4:v.end] // RFC 8200 §4.5, 8 bytes at least
+	if h[0] != protoUDP || binary.BigEndian.Uint16(h[2:])>>3 != 0 {
+		return verdictFragment
+	}
+	v.l4 += 8
+	v.wire = 65535
+	return l.locateL4(pkt, protoUDP, binary.BigEndian.Uint64(ip[8:]), binary.BigEndian.Uint64(ip[24:]),
+		binary.BigEndian.Uint64(ip[16:]), binary.BigEndian.Uint64(ip[32:]), v)
+}
+
 // fillFlow reads the addresses and ports of the segment that v describes out of buf (the slab or the side buffer of
 // its chunk).
 func (v *view) fillFlow(buf []byte, f *flow) {

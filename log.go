@@ -25,9 +25,6 @@ func (l *userLog) line(kind, format string, args []any) {
 func (l *userLog) warnf(format string, args ...any)  { l.line("warning: ", format, args) }
 func (l *userLog) errorf(format string, args ...any) { l.line("", format, args) }
 
-// infof is for what the user should see but is no trouble.
-func (l *userLog) infof(format string, args ...any) { l.line("", format, args) }
-
 // block writes text of several lines in one piece.
 func (l *userLog) block(text []byte) {
 	l.mu.Lock()
