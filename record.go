@@ -190,7 +190,7 @@ func (m *message) status() uint8 {
 	default:
 		return statusError
 	}
-	if m.nAnswer > 0 {
+	if m.an > 0 { // by the header: the RRs themselves may be cut off
 		return statusAnswer
 	}
 	if !m.aa() {

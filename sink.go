@@ -188,7 +188,7 @@ type sink interface {
 type sinkTally struct {
 	delivered uint64 // accepted by the receiver as far as the protocol tells
 	lost      uint64 // refused by the receiver for good; write counts them as done
-	resent    uint64 // sent again though the first sending may have arrived: possible duplicates
+	resent    uint64 // sent again though the first sending may have arrived
 }
 
 // What a sink may also be.

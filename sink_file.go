@@ -334,7 +334,7 @@ func (s *fileSink) backupName() (string, error) {
 	return "", fmt.Errorf("no free backup name for %q", s.opt.path)
 }
 
-// moved reports whether the path no longer leads to the open file.
+// moved reports whether the path is no longer that of the open file.
 func (s *fileSink) moved() bool {
 	at, err := os.Stat(s.opt.path)
 	if err != nil {

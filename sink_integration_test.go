@@ -120,6 +120,7 @@ ssl.truststore.location=%[7]s
 ssl.client.auth=required
 log.dirs=%[8]s
 num.partitions=3
+log.retention.ms=-1
 auto.create.topics.enable=false
 offsets.topic.replication.factor=1
 transaction.state.log.replication.factor=1
@@ -160,7 +161,8 @@ func (k *apacheKafka) start() {
 	})
 }
 
-// topic makes a topic with 3 partitions.
+// topic makes a topic with 3 partitions. The broker keeps all: by default it would delete, when
+// it starts, what is older than a week by the records' own timestamps, which is all of it.
 func (k *apacheKafka) topic(name string) {
 	k.t.Helper()
 	config := sarama.NewConfig()
@@ -181,7 +183,7 @@ func (k *apacheKafka) kcat(topic string, args ...string) []string {
 	if len(args) == 0 {
 		args = []string{"-b", k.plain}
 	}
-	out := runTool(k.t, k.dir, "kcat", append(args, "-C", "-t", topic, "-o", "beginning", "-e", "-q")...)
+	out := runTool(k.t, k.dir, "kcat", append(args, "-C", "-m", "60", "-t", topic, "-o", "beginning", "-e", "-q")...)
 	lines := strings.SplitAfter(string(out), "\n")
 	slices.Sort(lines)
 	return lines[1:] // the empty one behind the last newline
@@ -199,7 +201,7 @@ func (k *apacheKafka) queues(topic string, set func(*kafkaOptions), log *sinkLog
 		k.t.Fatal(err)
 	}
 	path = filepath.Join(k.t.TempDir(), "dns.log")
-	fs, err := newFileSink(fileOptions{path: path, log: log})
+	fs, err := newFileSink(fileOptions{path: path, maxSize: 1000, log: log})
 	if err != nil {
 		k.t.Fatal(err)
 	}
@@ -261,11 +263,18 @@ func TestIntegrationApacheKafka(t *testing.T) {
 				}
 			}
 			args := []string{"-b", k.plain}
-			if strings.Contains(name, "SCRAM") || name == "PLAIN" {
+			// Debian 12's librdkafka 2.0.2 repeats its nonce in SCRAM's last message, which Kafka 4
+			// refuses: what was sent with SCRAM is read back from the plain listener.
+			if name == "PLAIN" {
 				args = []string{"-b", k.secure, "-X", "security.protocol=SASL_SSL", "-X", "sasl.mechanisms=" + name, "-X", "sasl.username=" + k.user, "-X", "sasl.password=" + k.pass,
 					"-X", "ssl.ca.location=" + k.certFile, "-X", "ssl.certificate.location=" + k.certFile, "-X", "ssl.key.location=" + k.keyFile}
 			}
-			compare(t, k.kcat(name, args...), path, balanced(t, kq))
+			var got []string
+			waitFor(t, "messages without acknowledgement to be stored", func() bool {
+				got = k.kcat(name, args...)
+				return len(got) >= 20000
+			})
+			compare(t, got, path, balanced(t, kq))
 			if said := log.said(); said != nil {
 				t.Errorf("said %q", said)
 			}
@@ -317,11 +326,14 @@ func TestIntegrationApacheKafka(t *testing.T) {
 			go func() { time.Sleep(3 * time.Second); k.start() }()
 			feed(100_000)
 			waitSettled(t, kq)
+			before := kq.stats().errors
 			k.cmd.Process.Signal(syscall.SIGSTOP)
 			go func() { time.Sleep(30 * time.Second); k.cmd.Process.Signal(syscall.SIGCONT) }()
 			feed(100_000)
-			waitFor(t, "the silence", func() bool { return kq.stats().failing })
 			waitSettled(t, kq)
+			if kq.stats().errors == before {
+				t.Error("the silence was not noticed")
+			}
 			for _, q := range []*sinkQueue{kq, fq} {
 				if err := q.drain(t.Context()); err != nil {
 					t.Error(err)
@@ -335,7 +347,7 @@ func TestIntegrationApacheKafka(t *testing.T) {
 			got := k.kcat(topic)
 			if live {
 				if unique := slices.Compact(slices.Clone(got)); uint64(len(unique)) != st.written || st.failed != 0 {
-					t.Errorf("%d records in the topic, %+v", len(unique), st)
+					t.Errorf("%d records in the topic, %d messages, %+v", len(unique), len(got), st)
 				}
 				return
 			}

@@ -11,6 +11,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -26,6 +27,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/IBM/sarama"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -225,6 +227,40 @@ func TestKafkaKeys(t *testing.T) {
 	if len(home) != 254 {
 		t.Errorf("%d keys", len(home))
 	}
+}
+
+// Whatever the name, its key is the name again, in lower case.
+func FuzzKafkaKey(f *testing.F) {
+	for _, name := range []string{"www.example.com", `a\"b\\c`, "\x00\x1f\x7f", "é☃😀\u2028<>&", `","q":"`, "{", ""} {
+		f.Add(name, name)
+	}
+	s, err := newKafkaSink(kafkaOptions{brokers: []string{"localhost:9092"}, topic: "dns", key: "qname", log: &sinkLog{}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, sensor, name string) {
+		if !utf8.ValidString(name) {
+			return
+		}
+		line, err := json.Marshal(struct {
+			Sensor string `json:"sensor"`
+			Q      string `json:"q"`
+		}{sensor, name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := strings.Map(func(r rune) rune {
+			if r >= 'A' && r <= 'Z' {
+				r += 'a' - 'A'
+			}
+			return r
+		}, name)
+		if got, ok := s.key(line); !ok || string(got) != want {
+			t.Errorf("got %q, want %q, of %s", got, want, line)
+		}
+		s.keys = s.keys[:0]
+		s.key([]byte(name)) // not JSON at all: no panic
+	})
 }
 
 func TestKafkaOptions(t *testing.T) {
