@@ -7,7 +7,7 @@
 // ordinary traffic and every flood into one end, round and round, and has gopassivedns capture at the other, with records
 // on stdout, in a rotated file and to the receivers below, status records, and metrics.
 //
-// Receivers: statsd, a Kafka cluster (kfake), a Fluentd socket and a syslog socket that take everything and throw it away. -args
+// Receivers: statsd, a Kafka cluster (kfake), a Fluentd socket and a syslog server that take everything and throw it away. -args
 // are the flags for the last three, in which {kafka}, {fluentd} and {syslog} stand for their addresses.
 //
 // Required: memory is flat (in the last third of the time it is not more than a tenth and 16 MB above that of the
@@ -70,7 +70,7 @@ type source struct {
 }
 
 // sinks are the flags for the receivers.
-const sinks = "-kafka_brokers {kafka} -kafka_topic dns -fluentd_socket {fluentd} -fluentd_ack=false -syslog_facility local0 -syslog_priority info -syslog_address unix:{syslog}"
+const sinks = "-kafka_brokers {kafka} -kafka_topic dns -fluentd_socket {fluentd} -fluentd_ack=false -syslog_facility local0 -syslog_priority info -syslog_address tcp://{syslog}"
 
 const (
 	outside = "c0" // frames are sent here
@@ -326,11 +326,10 @@ func (s *sender) send(ctx context.Context, sources []source, for_ time.Duration,
 
 // receivers take what the sinks send.
 type receivers struct {
-	kafka           *kfake.Cluster
-	fluentd, syslog string
-	listener        net.Listener
-	datagrams       *net.UnixConn
-	statsd          net.PacketConn
+	kafka   *kfake.Cluster
+	fluentd string         // its socket
+	streams []net.Listener // Fluentd's and syslog's
+	statsd  net.PacketConn
 }
 
 func openReceivers(dir string) (*receivers, error) {
@@ -338,53 +337,52 @@ func openReceivers(dir string) (*receivers, error) {
 	if err != nil {
 		return nil, err
 	}
-	rx := &receivers{fluentd: filepath.Join(abs, "fluentd.sock"), syslog: filepath.Join(abs, "syslog.sock")}
-	for _, p := range []string{rx.fluentd, rx.syslog} {
-		if err := os.Remove(p); err != nil && !os.IsNotExist(err) {
-			return nil, err
-		}
+	rx := &receivers{fluentd: filepath.Join(abs, "fluentd.sock")}
+	if err := os.Remove(rx.fluentd); err != nil && !os.IsNotExist(err) {
+		return nil, err
 	}
 	if rx.kafka, err = kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(3, "dns")); err != nil {
 		return nil, err
 	}
-	if rx.listener, err = net.Listen("unix", rx.fluentd); err != nil {
-		return nil, err
-	}
-	if rx.datagrams, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Name: rx.syslog, Net: "unixgram"}); err != nil {
-		return nil, err
-	}
-	go func() {
-		for {
-			c, err := rx.listener.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				_, _ = io.Copy(io.Discard, c) // until the other end closes it
-			}()
+	// Syslog goes over TCP: a datagram can't hold the longest records.
+	for _, at := range [][2]string{{"unix", rx.fluentd}, {"tcp", "127.0.0.1:0"}} {
+		l, err := net.Listen(at[0], at[1])
+		if err != nil {
+			return nil, err
 		}
-	}()
-	if rx.statsd, err = net.ListenPacket("udp", "127.0.0.1:0"); err != nil {
-		return nil, err
-	}
-	for _, c := range []net.PacketConn{rx.datagrams, rx.statsd} {
+		rx.streams = append(rx.streams, l)
 		go func() {
-			buf := make([]byte, 1<<20)
 			for {
-				if _, _, err := c.ReadFrom(buf); err != nil {
+				c, err := l.Accept()
+				if err != nil {
 					return
 				}
+				go func() {
+					defer c.Close()
+					_, _ = io.Copy(io.Discard, c) // until the other end closes it
+				}()
 			}
 		}()
 	}
+	if rx.statsd, err = net.ListenPacket("udp", "127.0.0.1:0"); err != nil {
+		return nil, err
+	}
+	go func() {
+		buf := make([]byte, 1<<16)
+		for {
+			if _, _, err := rx.statsd.ReadFrom(buf); err != nil {
+				return
+			}
+		}
+	}()
 	return rx, nil
 }
 
 func (rx *receivers) close() {
 	rx.kafka.Close()
-	rx.listener.Close()
-	rx.datagrams.Close()
+	for _, l := range rx.streams {
+		l.Close()
+	}
 	rx.statsd.Close()
 }
 
@@ -411,7 +409,7 @@ func watch(o *options, rx *receivers) (*watched, error) {
 		"-logfile", filepath.Join(o.dir, "records.log"), "-logMaxSize", "20", "-logMaxBackups", "1", "-metrics_addr", "127.0.0.1:9300",
 		"-statsd_host", rx.statsd.LocalAddr().String(),
 	}
-	more := strings.NewReplacer("{kafka}", strings.Join(rx.kafka.ListenAddrs(), ","), "{fluentd}", rx.fluentd, "{syslog}", rx.syslog).Replace(o.args)
+	more := strings.NewReplacer("{kafka}", strings.Join(rx.kafka.ListenAddrs(), ","), "{fluentd}", rx.fluentd, "{syslog}", rx.streams[1].Addr().String()).Replace(o.args)
 	w := &watched{exited: make(chan error, 1), stop: make(chan struct{}), good: map[string]int{}}
 	w.cmd = exec.Command(o.bin, append(args, strings.Fields(more)...)...)
 	w.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
