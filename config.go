@@ -399,7 +399,12 @@ func (c *config) checkSinks(password string) error {
 		return &usageError{msg: "-syslog_address is given, but no records go to syslog", hint: "give -syslog_facility and -syslog_priority"}
 	}
 	if c.fluentd.tag == defaultTag {
-		c.fluentd.tag = "gopassivedns." + c.name
+		c.fluentd.tag = "gopassivedns." + strings.Map(func(r rune) rune {
+			if r <= ' ' || !unicode.IsPrint(r) {
+				return '_'
+			}
+			return r
+		}, c.name)
 	}
 	if c.fluentd.address != "" {
 		if err := c.fluentd.validate(); err != nil {

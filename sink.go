@@ -12,6 +12,7 @@ package main
 // exactly one of written, dropped, failed or queued.
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -91,12 +92,16 @@ func (b *batch) lineAt(off int) int {
 	return lo
 }
 
-// lineTime returns the record's tstamp, which is its first field, or the zero time where
-// there is none: {"tstamp":"2026-03-04T05:06:07.123456789Z",…
+// lineTime returns the record's tstamp, or the zero time where there is none. It is the first field,
+// {"tstamp":"2026-03-04T05:06:07.123456789Z",… but for status records, which begin with their type.
 func lineTime(line []byte) time.Time {
 	const head, length = `{"tstamp":"`, len("2006-01-02T15:04:05.000000000Z")
+	const status = `{"type":"status",`
 	var t time.Time
-	if len(line) < len(head)+length || string(line[:len(head)]) != head || t.UnmarshalText(line[len(head):][:length]) != nil {
+	if bytes.HasPrefix(line, []byte(status)) {
+		line = line[len(status)-1:] // a comma stands for the brace
+	}
+	if len(line) < len(head)+length || string(line[1:len(head)]) != head[1:] || t.UnmarshalText(line[len(head):][:length]) != nil {
 		return time.Time{}
 	}
 	return t
