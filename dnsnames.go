@@ -503,6 +503,12 @@ func appendUint(dst []byte, v uint64) []byte {
 		q := v / 100
 		r := 2 * (v - 100*q)
 		return append(dst, digitPairs[2*q], digitPairs[2*q+1], digitPairs[r], digitPairs[r+1])
+	case v < 100000: // most IDs and ports
+		q := v / 10000
+		v -= 10000 * q
+		h := v / 100
+		r := 2 * (v - 100*h)
+		return append(dst, byte('0'+q), digitPairs[2*h], digitPairs[2*h+1], digitPairs[r], digitPairs[r+1])
 	}
 	var b [20]byte // 2^64-1 has 20 digits
 	i := len(b)

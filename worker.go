@@ -18,9 +18,9 @@ import (
 )
 
 const (
-	// partCount and partSize bound a worker's output in flight: together they hold a little more than the lines of
-	// one chunk for the default of eight workers.
-	partCount = 4
+	// partCount and partSize bound a worker's output in flight; with eight workers together they hold about the lines of
+	// one chunk.
+	partCount = 3
 	partSize  = 64 << 10
 	// partKeep is the capacity above which a part's buffer (one huge line) is not kept for reuse.
 	partKeep = 1 << 20
