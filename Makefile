@@ -56,9 +56,10 @@ race: ## test with the race detector
 	$(MAKE) test RACE=1
 
 .PHONY: integration
-integration: build ## long tests of live capture, as root: real servers under load, rates beside tcpdump's, memory
-	@sh .ci/deps.sh ip:iproute2 tcpdump:tcpdump tcpreplay:tcpreplay dnsperf:dnsperf nsd:nsd unbound:unbound
-	go test -tags integration -run '$(or $(RUN),Integration)' -v -timeout 60m .
+integration: build ## long tests, as root: live capture of real servers, rates, memory; Apache Kafka, Fluentd, statsd, Prometheus
+	@sh .ci/deps.sh ip:iproute2 tcpdump:tcpdump tcpreplay:tcpreplay dnsperf:dnsperf nsd:nsd unbound:unbound rsyslogd:rsyslog \
+		kcat:kcat mvn:maven java:openjdk-17-jre-headless node:nodejs npm:npm promtool:prometheus
+	go test -tags integration -run '$(or $(RUN),Integration|RealDaemons|AlertRules)' -v -timeout 60m .
 
 .PHONY: pfring
 pfring: deps ## compile, vet and link with PF_RING's tag, against a stand-in for its library
