@@ -5,8 +5,8 @@ package main
 // In: the fingerprint of a lookup (its key and question under a keyed hash) and the time of its response.
 // Out: whether that lookup was answered within rememberNs, give or take a millisecond.
 //
-// Rules: one set for each worker. Keeping the lookups themselves in the connection table for that long made it ten times as
-// large and cost three cache misses a lookup; here one is a single word. The set is two generations of a plain hash
+// Rules: one set for each worker. Keeping the lookups themselves in the connection table for that long would make it hold two
+// seconds of traffic at 144 bytes each; here one is a single word. The set is two generations of a plain hash
 // table: new fingerprints go into one, and when it has collected for rememberNs (at a tick, so for all workers at the
 // same packet) it becomes the old one and the old one is emptied; nothing is deleted singly. Beyond its bound it remembers
 // no more until the next turn, and counts that. Two lookups with the same 40 bits of fingerprint would be mistaken for each
@@ -51,7 +51,7 @@ type answeredSet struct {
 	forgotten  uint64
 
 	// fresh collects slots that are entered together: a table may be larger than the cache, and misses that wait for
-	// nothing overlap where single ones each cost their full time (90 to 20 ns an entry).
+	// nothing overlap where single ones each cost their full time.
 	fresh  [32]uint64
 	nFresh int
 }

@@ -166,8 +166,8 @@ func (r *captureReader) walk(f *feeder, b []byte, base int) (n int, err error) {
 	return n, err
 }
 
-// walkClassicLE is walkClassic for the byte order of nearly all files, with the loads inlined (one interface call a
-// field less: 6 ns a packet).
+// walkClassicLE is walkClassic for the byte order of nearly all files, with the loads inlined instead of an
+// interface call for each field.
 func (r *captureReader) walkClassicLE(f *feeder, b []byte, n, base int) (int, error) {
 	for len(b)-n >= r.recHdr && !f.full() {
 		h := b[n : n+16]

@@ -322,7 +322,7 @@ func appendName(dst, msg []byte, off int) (out []byte, next int, esc bool, err e
 
 // appendStoredName is appendName for a name without compression that was accepted before, as the connection table holds it.
 // The text is copied in one go, the length octets become dots, and then whole words are checked: three hard-to-predict
-// branches where the walk by labels has two a label, which is half the time.
+// branches where the walk by labels has two a label.
 func appendStoredName(dst, name []byte) (out []byte, esc bool) {
 	n := len(name) - 2 // without the first length octet and the root's
 	if n <= 0 {

@@ -146,8 +146,8 @@ func (e *encoder) setTime(ns int64) {
 // flagNames are the fields of the six header flags, from bit 0 of flagIndex on.
 var flagNames = [...]string{"aa", "rd", "ra", "truncated", "ad", "cd"}
 
-// headerFlags holds the JSON of the six header flags by aa|rd<<1|ra<<2|tc<<3|ad<<4|cd<<5, since one copy is a tenth of
-// the time of six choices.
+// headerFlags holds the JSON of the six header flags by aa|rd<<1|ra<<2|tc<<3|ad<<4|cd<<5, since one copy is
+// cheaper than six choices.
 var headerFlags = func() (t [64]string) {
 	for i := range t {
 		for k, name := range flagNames {
@@ -313,7 +313,7 @@ func (e *encoder) encodePrefix(w *worker, l *lookup, m *message, tstamp int64, v
 const lineRoom = 1024
 
 // cacheLen is how many servers' and outcomes' texts an encoder keeps. A sensor sees few servers, question types and
-// response codes, so nearly every line finds them there; one copy takes a third of the time of putting them together.
+// response codes, so nearly every line finds them there; one copy replaces putting them together.
 const cacheLen = 32
 
 // serverText is the JSON from the server's address to the question, for one server.
@@ -571,7 +571,7 @@ func (e *encoder) appendEscapedOwner(b []byte, m *message, r *rr) []byte {
 }
 
 // appendOwner appends r's owner name; esc is true if the text contains a '"' or a '\'. Most owners are a pointer to the
-// question or the same pointer as the RR before, so that text is copied instead of decoded again (a tenth of the time).
+// question or the same pointer as the RR before, so that text is copied instead of decoded again.
 func (e *encoder) appendOwner(b []byte, m *message, r *rr) (out []byte, esc bool) {
 	p := binary.BigEndian.Uint16(m.raw[r.name:])
 	isPtr := p >= 0xc000

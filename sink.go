@@ -132,8 +132,8 @@ func (b *batch) release() {
 	}
 }
 
-// batchPool keeps batches for reuse, the one that came back last on top: its memory is still in the cache, while going
-// round all that a slow moment has made would cost a third more CPU. get never waits, so the pool bounds only what is
+// batchPool keeps batches for reuse, the one that came back last on top: its memory is still in the cache, which
+// that of all the others that a slow moment has made is not. get never waits, so the pool bounds only what is
 // kept idle; what is in flight is bounded by the queues. Safe for several goroutines.
 type batchPool struct {
 	mu   sync.Mutex
